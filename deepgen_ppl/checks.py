@@ -1,0 +1,192 @@
+"""Checks of what a user hands to a verb: the sentences of every bad-input error, shared by both wings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+_SHOWN = 8
+
+
+def quote(names: Iterable[str]) -> str:
+    """Return names quoted and joined: `'a', 'b'`.
+
+    Example:
+        >>> quote(["a", "b"])
+        "'a', 'b'"
+    """
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def check_rows(shapes: Mapping[str, Sequence[int]], batch_size: int | None) -> int | None:
+    """Return the number of rows the data arrays agree on, or None where they do not.
+
+    Args:
+        shapes: shape of each data array by argument name; scalars have shape ().
+        batch_size: rows per minibatch, None for the full data.
+
+    Returns:
+        The common leading axis, None without arrays or where the leading axes differ.
+
+    Raises:
+        ValueError: empty data; with `batch_size` also unequal leading axes, no array at all, or a
+            batch larger than the data.
+
+    Example:
+        >>> check_rows({"x": (10, 2), "y": (10,)}, batch_size=5)
+        10
+    """
+    rows = {name: int(shape[0]) for name, shape in shapes.items() if len(shape)}
+    for name, shape in shapes.items():
+        if len(shape) and int(np.prod(shape)) == 0:
+            raise ValueError(
+                f"data argument '{name}' is empty: its shape is {tuple(shape)}. "
+                "Pass at least one row."
+            )
+    if batch_size is None:
+        return next(iter(rows.values())) if len(set(rows.values())) == 1 else None
+    if not rows:
+        raise ValueError(f"batch_size={batch_size} needs data arrays with a leading axis of rows.")
+    if len(set(rows.values())) > 1:
+        sizes = ", ".join(f"{name}: {size}" for name, size in rows.items())
+        raise ValueError(
+            f"batch_size needs data arrays of equal leading axes, got {sizes} rows. Cut them to the "
+            "same rows, or bind arrays that are no data with functools.partial."
+        )
+    num_rows = next(iter(rows.values()))
+    if isinstance(batch_size, bool) or batch_size != int(batch_size) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive whole number, got {batch_size}.")
+    if batch_size > num_rows:
+        raise ValueError(
+            f"batch_size={batch_size} is larger than the data: {num_rows} rows. Choose at most "
+            f"{num_rows}, or None for the full data."
+        )
+    return num_rows
+
+
+def check_nan(name: str, array: np.ndarray) -> None:
+    """Refuse a data array that holds NaN, naming the argument and the rows.
+
+    Raises:
+        ValueError: some entry is NaN.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "fc" or not array.ndim:
+        return
+    if not np.isnan(np.sum(array)):  # one pass without a mask: NaN is contagious
+        return
+    bad = np.flatnonzero(np.isnan(array).reshape(len(array), -1).any(axis=1))
+    if bad.size:
+        shown = ", ".join(str(row) for row in bad[:_SHOWN]) + (", ..." if bad.size > _SHOWN else "")
+        raise ValueError(
+            f"data argument '{name}' holds NaN in {bad.size} of {len(array)} rows: {shown}. Drop "
+            "these rows, or fill the cells and mask the sites that read them."
+        )
+
+
+def refuse_integers(site: str, dtype: object) -> None:
+    """Refuse integer data at a site of real support.
+
+    Raises:
+        TypeError: always.
+    """
+    raise TypeError(
+        f"site '{site}' has real support but its data are integers ({dtype}). Pass floats, for "
+        "example x.astype('float32')."
+    )
+
+
+def check_subsampling(plates: Mapping[str, tuple[int, int]], batch_size: int | None) -> None:
+    """Refuse `batch_size` together with plates that subsample by themselves.
+
+    Args:
+        plates: (size, subsample_size) of each plate that subsamples, by name.
+        batch_size: rows per minibatch.
+
+    Raises:
+        ValueError: both are asked.
+    """
+    if batch_size is None or not plates:
+        return
+    name, (size, subsample_size) = next(iter(plates.items()))
+    raise ValueError(
+        f"plate '{name}' subsamples by itself (size {size}, subsample_size {subsample_size}) and "
+        f"batch_size={batch_size} is given too. Use one of them: drop subsample_size or batch_size."
+    )
+
+
+def check_outside(sites: Sequence[str], batch_size: int, num_rows: int) -> None:
+    """Refuse minibatches of a model whose sites depend on the rows outside any data plate.
+
+    Raises:
+        ValueError: `sites` is not empty.
+    """
+    if sites:
+        raise ValueError(
+            f"batch_size={batch_size}: {quote(sites)} depend on the data rows but stand outside any "
+            f"plate that follows the data ({num_rows} rows), so a minibatch cannot be scaled. Put "
+            "them inside `with plate('data', len(x)):`, or drop batch_size."
+        )
+
+
+def check_pair(
+    model_latents: Mapping[str, Sequence[int]],
+    model_observed: Iterable[str],
+    guide_latents: Mapping[str, Sequence[int]] | None,
+    guide_observed: Iterable[str] = (),
+    enumerated: Iterable[str] = (),
+) -> None:
+    """Refuse a model and a guide whose sites do not match, in either direction.
+
+    Args:
+        model_latents: shape of each latent site of the model, by name.
+        model_observed: names of the model's observed sites.
+        guide_latents: shape of each site the guide samples (auxiliary ones left out), by name;
+            None without a guide.
+        guide_observed: names of sites the guide conditions on.
+        enumerated: model latents that are summed out and need no guide site.
+
+    Raises:
+        ValueError: the sites or their shapes do not match.
+    """
+    model_observed = tuple(model_observed)
+    if guide_latents is None:
+        if model_latents:
+            raise ValueError(
+                "guide=None means no latent sites (maximum likelihood), but the model samples "
+                f"{quote(model_latents)}. Pass a guide, for example an autoguide of the language."
+            )
+        return
+    for name in guide_observed:
+        where = "which the model lacks" if name not in model_latents else "a latent of the model"
+        where = "which the model observes too" if name in model_observed else where
+        raise ValueError(
+            f"the guide conditions on site '{name}', {where}. A guide samples the model's latent "
+            "sites and observes nothing."
+        )
+    twice = [name for name in guide_latents if name in model_observed]
+    if twice:
+        raise ValueError(
+            f"the guide samples {quote(twice)}, which the model observes. Remove them from the "
+            "guide, or pass None for their data."
+        )
+    extra = [name for name in guide_latents if name not in model_latents]
+    if extra:
+        raise ValueError(
+            f"the guide samples {quote(extra)}, which the model lacks (its latent sites: "
+            f"{quote(model_latents) or 'none'}). Remove them, or mark them "
+            "infer={'is_auxiliary': True}."
+        )
+    missing = [n for n in model_latents if n not in guide_latents and n not in set(enumerated)]
+    if missing:
+        raise ValueError(
+            f"the model samples {quote(missing)}, which the guide lacks (its sites: "
+            f"{quote(guide_latents) or 'none'}). Sample them in the guide, or observe them."
+        )
+    for name, shape in guide_latents.items():
+        if tuple(shape) != tuple(model_latents[name]):
+            raise ValueError(
+                f"site '{name}' has shape {tuple(model_latents[name])} in the model and "
+                f"{tuple(shape)} in the guide."
+            )
