@@ -1,11 +1,13 @@
-"""deepgen_ppl: deep generative models as Pyro and NumPyro programs, fitted, checked and handed to ArviZ.
+"""deepgen_ppl: deep generative models as Pyro and NumPyro programs, with answers that say how good they are.
 
-Import one wing: ``import deepgen_ppl.numpyro as dg`` or ``import deepgen_ppl.pyro as dg``. This package itself holds
-the rooms that both wings share and needs NumPy only: it imports neither JAX nor PyTorch.
+Import one wing: ``import deepgen_ppl.numpyro as dg`` or ``import deepgen_ppl.pyro as dg``. This
+package itself holds the rooms both wings share: it imports neither JAX nor PyTorch.
 """
-
-from deepgen_ppl.evidence import Evidence
 
 __version__ = "0.1.0"
 
-__all__ = ["Evidence", "__version__"]
+from deepgen_ppl.diagnostics import Check, Diagnosis
+from deepgen_ppl.evidence import Evidence
+from deepgen_ppl.posterior import Posterior
+
+__all__ = ["Check", "Diagnosis", "Evidence", "Posterior", "__version__"]

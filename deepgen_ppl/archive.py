@@ -115,7 +115,10 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     try:
         with zipfile.ZipFile(path) as file:
             header = _read_header(path, file)
-            arrays = {name: _read_array(path, file, name, about) for name, about in header["arrays"].items()}
+            arrays = {
+                name: _read_array(path, file, name, about)
+                for name, about in header["arrays"].items()
+            }
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(
             f"{path.name} is truncated or damaged ({error}). Use another copy of it, or write it again."
@@ -182,7 +185,9 @@ def _read_header(path: Path, file: zipfile.ZipFile) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{foreign} (its {_MANIFEST} is not JSON: {error}).") from error
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
-        raise ValueError(f"{foreign} (its {_MANIFEST} does not say so). Name a file written by `save`.")
+        raise ValueError(
+            f"{foreign} (its {_MANIFEST} does not say so). Name a file written by `save`."
+        )
     if header["version"] > _VERSION:
         raise ValueError(
             f"{path.name} was written in version {header['version']} of the format; this release reads up to "
@@ -193,12 +198,16 @@ def _read_header(path: Path, file: zipfile.ZipFile) -> dict[str, Any]:
 
 def _read_array(path: Path, file: zipfile.ZipFile, name: str, about: dict[str, Any]) -> np.ndarray:
     if f"{name}.npy" not in file.namelist():
-        raise ValueError(f"{path.name} is incomplete: its manifest lists array '{name}', which is missing.")
+        raise ValueError(
+            f"{path.name} is incomplete: its manifest lists array '{name}', which is missing."
+        )
     with file.open(f"{name}.npy") as member:
         try:
             array = np.lib.format.read_array(member, allow_pickle=False)
         except ValueError as error:
-            raise ValueError(f"{path.name} is damaged: array '{name}' cannot be read ({error}).") from error
+            raise ValueError(
+                f"{path.name} is damaged: array '{name}' cannot be read ({error})."
+            ) from error
         member.read()  # to the end: only there does the zip reader compare the checksum
     if array.dtype.str != about["dtype"] or list(array.shape) != list(about["shape"]):
         raise ValueError(

@@ -139,7 +139,9 @@ def evidence(
     weights /= safe
     squares = np.einsum("kn,kn->n", weights, weights)
     if num_particles > 1:
-        variance = num_particles / (num_particles - 1) * np.maximum(squares - 1.0 / num_particles, 0.0)
+        variance = (
+            num_particles / (num_particles - 1) * np.maximum(squares - 1.0 / num_particles, 0.0)
+        )
     else:
         variance = np.full_like(squares, np.inf)
     error = np.where(alive, np.sqrt(variance / relative_efficiency), np.inf)
@@ -273,7 +275,9 @@ def _checked(log_weights: np.ndarray, rows: str | None) -> np.ndarray:
     if bad.any():
         where = ""
         if log_w.ndim > 1:
-            where = f" in row {_some(np.flatnonzero(bad.any(axis=0).ravel()))} of '{rows or 'rows'}'"
+            where = (
+                f" in row {_some(np.flatnonzero(bad.any(axis=0).ravel()))} of '{rows or 'rows'}'"
+            )
         raise ValueError(
             f"{int(bad.sum())} of {log_w.size} log weights are NaN or +inf{where}. The model or the guide has no "
             "finite log density there: check the data and the learned parameters of these rows."
