@@ -1,0 +1,138 @@
+"""Conjugate models as Pyro programs, with guides; `oracles.py` knows their answers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from torch import Tensor
+
+
+def adam(step_size: float, num_steps: int) -> Callable[[Any], Any]:
+    """Adam whose step size falls to nothing along a cosine."""
+
+    def build(params: Any) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.Adam(params, lr=step_size)
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+
+    return build
+
+
+def standing_still() -> Callable[[Any], torch.optim.Optimizer]:
+    """An optimizer that never moves."""
+    return lambda params: torch.optim.SGD(params, lr=0.0)
+
+
+def normal_mean(y: Tensor) -> None:
+    """An unknown mean: mu ~ N(0, 2), y_i ~ N(mu, 1)."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def normal_mean_guide(y: Tensor) -> None:
+    """A normal that starts away from the answer."""
+    loc = pyro.param("loc", torch.tensor(0.3))
+    scale = pyro.param("scale", torch.tensor(0.4), constraint=constraints.positive)
+    pyro.sample("mu", dist.Normal(loc, scale))
+
+
+def regression(y: Tensor, x: Tensor) -> None:
+    """Linear regression: w ~ N(0, I), y_i ~ N(x_i w, 1/2)."""
+    w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([x.shape[-1]]).to_event(1))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(x @ w, 0.5), obs=y)
+
+
+def regression_guide() -> AutoMultivariateNormal:
+    """The full normal over the weights."""
+    return AutoMultivariateNormal(regression)
+
+
+def coin(y: Tensor) -> None:
+    """A coin: p ~ Beta(2, 3), y_i ~ Bernoulli(p)."""
+    p = pyro.sample("p", dist.Beta(2.0, 3.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Bernoulli(p), obs=y)
+
+
+def coin_guide(y: Tensor) -> None:
+    """A beta over the coin's probability."""
+    a = pyro.param("a", torch.tensor(3.0), constraint=constraints.positive)
+    b = pyro.param("b", torch.tensor(3.0), constraint=constraints.positive)
+    pyro.sample("p", dist.Beta(a, b))
+
+
+def counts(y: Tensor) -> None:
+    """Counts of one rate: rate ~ Gamma(3, 1), y_i ~ Poisson(rate)."""
+    rate = pyro.sample("rate", dist.Gamma(3.0, 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+def counts_guide(y: Tensor) -> None:
+    """A gamma over the rate, by its mean and shape."""
+    mean = pyro.param("mean", torch.tensor(2.0), constraint=constraints.positive)
+    shape = pyro.param("shape", torch.tensor(20.0), constraint=constraints.positive)
+    pyro.sample("rate", dist.Gamma(shape, shape / mean))
+
+
+def local_normal(y: Tensor) -> None:
+    """One latent for each datum: z_i ~ N(0, 1), y_i ~ N(z_i, 1/2)."""
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+def local_normal_guide(y: Tensor) -> None:
+    """A normal whose mean is linear in the datum."""
+    slope = pyro.param("slope", torch.tensor(0.6))
+    scale = pyro.param("scale", torch.tensor(0.6), constraint=constraints.positive)
+    with pyro.plate("data", len(y)):
+        pyro.sample("z", dist.Normal(slope * y, scale))
+
+
+def group(y: Tensor) -> None:
+    """A shared mean and local latents: mu ~ N(0, 2), z_i ~ N(mu, 1), y_i ~ N(z_i, 1/2)."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(mu, 1.0))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+def group_guide(y: Tensor) -> None:
+    """Independent normals, the data's with a mean linear in the datum."""
+    loc = pyro.param("loc", torch.tensor(0.3))
+    scale = pyro.param("scale", torch.tensor(0.4), constraint=constraints.positive)
+    pyro.sample("mu", dist.Normal(loc, scale))
+    slope = pyro.param("slope", torch.tensor(0.6))
+    width = pyro.param("width", torch.tensor(0.6), constraint=constraints.positive)
+    with pyro.plate("data", len(y)):
+        pyro.sample("z", dist.Normal(slope * y, width))
+
+
+def group_table() -> AutoNormal:
+    """Independent normals, one with parameters of its own for each datum."""
+    return AutoNormal(group)
+
+
+def factor_analysis(y: Tensor) -> None:
+    """Probabilistic PCA: z_i ~ N(0, I), y_i ~ N(z_i loading + centre, noise I), all learned."""
+    loading = pyro.param("loading", torch.tensor([[0.5, 0.1, -0.4, 0.2], [0.1, 0.6, 0.3, -0.2]]))
+    centre = pyro.param("centre", torch.zeros(4))
+    noise = pyro.param("noise", torch.tensor(0.7), constraint=constraints.positive)
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        pyro.sample("y", dist.Normal(z @ loading + centre, noise).to_event(1), obs=y)
+
+
+def factor_analysis_guide(y: Tensor) -> None:
+    """A normal with a mean linear in the datum and one full covariance."""
+    slope = pyro.param("slope", torch.full((4, 2), 0.1))
+    shift = pyro.param("shift", torch.zeros(2))
+    tril = pyro.param("tril", 0.5 * torch.eye(2), constraint=constraints.lower_cholesky)
+    with pyro.plate("data", len(y)):
+        pyro.sample("z", dist.MultivariateNormal(y @ slope + shift, scale_tril=tril))
