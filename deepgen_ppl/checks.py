@@ -1,4 +1,4 @@
-"""Checks of what a user hands to a verb: the sentences of every bad-input error, shared by both wings."""
+"""Checks of what a user hands to a verb: the bad-input errors, in the same words on both wings."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def check_rows(shapes: Mapping[str, Sequence[int]], batch_size: int | None) -> i
     if len(set(rows.values())) > 1:
         sizes = ", ".join(f"{name}: {size}" for name, size in rows.items())
         raise ValueError(
-            f"batch_size needs data arrays of equal leading axes, got {sizes} rows. Cut them to the "
-            "same rows, or bind arrays that are no data with functools.partial."
+            f"batch_size needs data arrays of equal leading axes, got {sizes} rows. Cut them to "
+            "the same rows, or bind arrays that are no data with functools.partial."
         )
     num_rows = next(iter(rows.values()))
     if isinstance(batch_size, bool) or batch_size != int(batch_size) or batch_size < 1:
@@ -124,9 +124,9 @@ def check_outside(sites: Sequence[str], batch_size: int, num_rows: int) -> None:
     """
     if sites:
         raise ValueError(
-            f"batch_size={batch_size}: {quote(sites)} depend on the data rows but stand outside any "
-            f"plate that follows the data ({num_rows} rows), so a minibatch cannot be scaled. Put "
-            "them inside `with plate('data', len(x)):`, or drop batch_size."
+            f"batch_size={batch_size}: {quote(sites)} depend on the data rows but stand outside "
+            f"any plate that follows the data ({num_rows} rows), so a minibatch cannot be scaled. "
+            "Put them inside `with plate('data', len(x)):`, or drop batch_size."
         )
 
 
@@ -190,3 +190,17 @@ def check_pair(
                 f"site '{name}' has shape {tuple(model_latents[name])} in the model and "
                 f"{tuple(shape)} in the guide."
             )
+
+
+def check_local(sites: Sequence[str], batch_size: int) -> None:
+    """Refuse minibatches under a guide that draws per-row latents for all rows at once.
+
+    Raises:
+        ValueError: `sites` is not empty.
+    """
+    if sites:
+        raise ValueError(
+            f"batch_size={batch_size}: the guide draws {quote(sites)} for all rows at once, but "
+            "the model has one per row. Draw them inside the data plate (AutoNormal, or an "
+            "amortised guide), or drop batch_size."
+        )

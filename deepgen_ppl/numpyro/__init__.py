@@ -1,0 +1,1 @@
+"""The NumPyro wing: native NumPyro programs fitted, weighed, sampled and checked."""

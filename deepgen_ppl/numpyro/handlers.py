@@ -1,0 +1,164 @@
+"""The effect handlers of our own: minibatches, split seeds, redrawing observed sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import lax, random
+from jaxtyping import Array, Int
+from numpyro.primitives import Messenger
+
+Message = dict[str, Any]
+
+
+def is_factor(fn: dist.Distribution) -> bool:
+    """Tell whether a site's distribution is that of `numpyro.factor`, masked or expanded too."""
+    while isinstance(fn, dist.ExpandedDistribution | dist.MaskedDistribution | dist.Independent):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Unit)
+
+
+class minibatch(Messenger):
+    r"""Let data plates report $(N, B)$ and scale each of their sites by $N / B$.
+
+    A model called with the batch rows opens its data plates at $B$: they report $(N, B)$ and keep
+    the index `arange(B)`, since the data they index are gathered. A plate opened at $N$ (an
+    autoguide's) gets the batch rows as its index and gathers its parameters natively. A table of
+    parameters whose shape follows the rows is gathered here, once.
+
+    Args:
+        fn: the program, called with the rows of the batch.
+        rows: batch rows, shape (B,).
+        num_rows: number of rows N.
+        data_plates: names of the plates that follow the data.
+        tables: axis of the rows in each parameter whose shape follows them.
+        scaled: False leaves the data sites unscaled (the caller multiplies by N / B).
+    """
+
+    def __init__(
+        self,
+        fn: Callable | None = None,
+        *,
+        rows: Int[Array, " B"],
+        num_rows: int,
+        data_plates: Collection[str],
+        tables: Mapping[str, int] | None = None,
+        scaled: bool = True,
+    ) -> None:
+        self.rows, self.num_rows = rows, num_rows
+        self.data_plates, self.tables = frozenset(data_plates), dict(tables or {})
+        self.scaled = scaled
+        self.native: set[str] = set()
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        """Set the plates' index and the sites' scale."""
+        if msg["type"] == "plate" and msg["name"] in self.data_plates:
+            batch_size = self.rows.shape[0]
+            if msg["args"][0] == self.num_rows != batch_size:
+                self.native.add(msg["name"])
+                msg["value"] = self.rows
+            msg["args"] = (self.num_rows, batch_size)
+        elif msg["type"] == "sample":
+            frames = {frame.name for frame in msg["cond_indep_stack"]} & self.data_plates
+            if frames and bool(frames & self.native) != self.scaled:
+                factor = self.num_rows / self.rows.shape[0]
+                scale = 1.0 if msg["scale"] is None else msg["scale"]
+                msg["scale"] = scale * factor if self.scaled else scale / factor
+
+    def postprocess_message(self, msg: Message) -> None:
+        """Undo a replayed index of a plate opened at B rows; gather the tables."""
+        if msg["type"] == "plate" and msg["name"] in self.data_plates - self.native:
+            msg["value"] = jnp.arange(self.rows.shape[0])
+        elif msg["type"] == "param" and msg["name"] in self.tables and msg["value"] is not None:
+            frames = {frame.name for frame in msg["cond_indep_stack"]}
+            if frames & self.native and msg["kwargs"].get("event_dim") is not None:
+                return  # the plate itself gathers
+            axis = self.tables[msg["name"]]
+            msg["value"] = jnp.take(msg["value"], self.rows, axis=axis)
+
+
+class split_seed(Messenger):
+    """Seed sites inside the data plates from one key and all others from another.
+
+    Holding the shared key while drawing several local ones gives several draws per row for the same
+    global latents, which is what row-wise multi-sample bounds need.
+    """
+
+    def __init__(
+        self,
+        fn: Callable | None = None,
+        *,
+        shared: Array,
+        local: Array,
+        data_plates: Collection[str] = (),
+    ) -> None:
+        self.keys = {False: shared, True: local}
+        self.data_plates = frozenset(data_plates)
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        """Give a key to a site that needs one."""
+        if msg["type"] not in ("sample", "prng_key", "plate", "control_flow"):
+            return
+        if msg["kwargs"]["rng_key"] is not None or msg["value"] is not None:
+            return
+        frames = {frame.name for frame in msg.get("cond_indep_stack", ())}
+        local = bool(frames & self.data_plates)
+        self.keys[local], msg["kwargs"]["rng_key"] = random.split(self.keys[local])
+
+
+class stop_scores(Messenger):
+    """Block gradients through draws of sites without a reparametrised sampler."""
+
+    def postprocess_message(self, msg: Message) -> None:
+        """Stop the gradient of the value and drop its cached intermediates."""
+        if msg["type"] == "sample" and not msg["is_observed"] and not msg["fn"].has_rsample:
+            msg["value"] = lax.stop_gradient(msg["value"])
+            msg["intermediates"] = None
+
+
+class unobserve(Messenger):
+    """Draw observed sample sites again; factors stay as they are.
+
+    Args:
+        fn: the program.
+        names: sites to draw again, None for all observed ones.
+    """
+
+    def __init__(self, fn: Callable | None = None, names: Collection[str] | None = None) -> None:
+        self.names = None if names is None else frozenset(names)
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        """Forget the observed value."""
+        if msg["type"] != "sample" or not msg["is_observed"] or is_factor(msg["fn"]):
+            return
+        if self.names is None or msg["name"] in self.names:
+            msg["is_observed"], msg["value"] = False, None
+
+
+class reader(Messenger):
+    """Note the latent sites and parameters whose value a handler inside the program has fixed."""
+
+    def __init__(self, fn: Callable | None = None) -> None:
+        self.fixed: set[str] = set()
+        self.mutable: dict[str, Any] = {}
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        """Record fixed names."""
+        given = msg["value"] is not None and not msg.get("is_observed", False)
+        if given and msg["type"] in ("sample", "param"):
+            self.fixed.add(msg["name"])
+
+    def postprocess_message(self, msg: Message) -> None:
+        """Keep the first value of mutable state, before the program changes it in place."""
+        if msg["type"] == "mutable" and msg["name"] not in self.mutable:
+            value = msg["value"]
+            if value is not None:
+                self.mutable[msg["name"]] = jax.tree.map(lambda leaf: leaf, value)

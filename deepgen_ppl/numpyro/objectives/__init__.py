@@ -1,0 +1,1 @@
+"""Training objectives, one a file: each reduces log weights to a loss."""

@@ -1,0 +1,391 @@
+"""The one place that runs a native program for its values: log weights, densities, potentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import random
+from jaxtyping import Array, Float, Int
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer import util
+from numpyro.infer.initialization import init_to_uniform
+
+from deepgen_ppl.numpyro.data import Inputs, as_key, unwrap
+from deepgen_ppl.numpyro.handlers import minibatch, reader, split_seed, stop_scores, unobserve
+from deepgen_ppl.numpyro.reading import read, read_pair
+from deepgen_ppl.numpyro.structure import (
+    Pair,
+    Plate,
+    Program,
+    Site,
+    execute,
+    learned,
+    site_log_prob,
+)
+
+__all__ = [
+    "Inputs", "Pair", "Plate", "Program", "Site", "Weights", "as_key", "check_rows_independent",
+    "init_params", "learned", "log_density", "log_probs", "log_weights", "potential", "read",
+    "read_pair", "simulate", "unwrap",
+]  # fmt: skip
+
+
+class Weights(NamedTuple):
+    """Log weights log p - log q of one draw from the guide.
+
+    Attributes:
+        rows: of each row of the data plate, shape (B,), unscaled; zeros without a data plate.
+        shared: of everything outside the data plates.
+        scale: N / B, by which a sum over rows is multiplied.
+        score_rows: log q of each row's draws that carry no gradient.
+        score_shared: log q of the shared draws that carry no gradient.
+        latents: the draws, by site of the model.
+        state: new values of mutable state.
+    """
+
+    rows: Float[Array, " B"]
+    shared: Float[Array, ""]
+    scale: float
+    score_rows: Float[Array, " B"]
+    score_shared: Float[Array, ""]
+    latents: dict[str, Array]
+    state: dict[str, Any]
+
+    @property
+    def total(self) -> Float[Array, ""]:
+        """Log weight of the whole data: shared plus scaled rows."""
+        return self.shared + self.scale * jnp.sum(self.rows)
+
+
+def run(
+    program: Program,
+    inputs: Inputs,
+    values: Mapping[str, Any],
+    key: Array | tuple[Array, Array],
+    *,
+    rows: Int[Array, " B"] | None = None,
+    scaled: bool = False,
+    redraw: Collection[str] | None = (),
+) -> dict[str, Any]:
+    """Run a program and return its trace; nothing outside this room sees one.
+
+    Args:
+        program: the program.
+        inputs: its inputs at all rows.
+        values: parameters (constrained), mutable state and latent draws by name.
+        key: seeds what is drawn; a pair of keys seeds shared and local draws apart.
+        rows: batch rows, None for all.
+        scaled: whether sites in data plates carry the scale N / B.
+        redraw: observed sites to draw again, None for all of them.
+    """
+    call, size = inputs, inputs.num_rows
+    if rows is not None:
+        call = inputs.gather(rows)
+    given = {n: v for n, v in values.items() if v is not None and n not in program.fixed}
+    fn: Callable = substitute(lambda: execute(program.fn, call, program.role), data=given)
+    if redraw is None or redraw:
+        fn = unobserve(fn, redraw)
+    if rows is not None:
+        fn = minibatch(
+            fn,
+            rows=rows,
+            num_rows=size,
+            data_plates=program.data_plates,
+            tables=program.tables,
+            scaled=scaled,
+        )
+    shared, local = key if isinstance(key, tuple) else random.split(key)
+    with stop_scores(), trace() as seen:
+        split_seed(fn, shared=shared, local=local, data_plates=program.data_plates)()
+    return seen
+
+
+def init_params(
+    pair: Pair, data: Any, *, seed: int | Array = 0, params: Any = None
+) -> dict[str, Any]:
+    """Return the initial parameters (constrained) and mutable state of a model and guide.
+
+    Args:
+        pair: model and guide.
+        data: data arguments, or `Inputs`.
+        seed: seeds the initial values.
+        params: values to start from instead, by name, or a `Fit`.
+
+    Returns:
+        Values by name; what the guide and the model share is the guide's.
+    """
+    inputs = _inputs(pair, data)
+    given = learned(params)
+
+    def start(inputs: Inputs, key: Array) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for program, subkey in zip(pair.programs[::-1], random.split(key), strict=False):
+            marked = reader(lambda program=program: execute(program.fn, inputs, program.role))
+            with trace() as seen:
+                split_seed(substitute(marked, data=values), shared=subkey, local=subkey)()
+            values |= {n: seen[n]["value"] for n in program.params if n not in values}
+            values |= {n: v for n, v in marked.mutable.items() if n not in values}
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), values)
+
+    # Compiled, so that only what the initial values need is computed, not a pass over all rows.
+    values = jax.jit(start)(inputs, as_key(seed))
+    return {name: given.get(name, value) for name, value in values.items()}
+
+
+def log_weights(
+    pair: Pair,
+    params: Mapping[str, Any],
+    data: Any,
+    rows: Int[Array, " B"] | None = None,
+    *,
+    key: Array | tuple[Array, Array],
+) -> Weights:
+    r"""Draw once from the guide and weigh the draw: the primitive of all estimation.
+
+    $$\log w = \log p(x, z) - \log q(z \mid x), \qquad z \sim q,$$
+
+    split into one term per row of the data plate and one for all else. Without a guide the latents
+    are drawn from the prior and $\log w = \log p(x \mid z)$.
+
+    Args:
+        pair: model and guide.
+        params: constrained parameters and mutable state.
+        data: data arguments or `Inputs`, all N rows.
+        rows: rows of the minibatch, None for all.
+        key: seeds the draw; a pair of keys seeds shared and local draws apart.
+
+    Returns:
+        The weights, the draw and the new mutable state.
+    """
+    inputs = _inputs(pair, data)
+    model_key, guide_key = _split_keys(key)
+    size = inputs.num_rows if rows is None else rows.shape[0]
+    values = dict(params)
+    latents: dict[str, Any] = {}
+    log_q, score = _Terms.zero(size), _Terms.zero(size)
+    state: dict[str, Any] = {}
+    if pair.guide is not None:
+        seen = run(pair.guide, inputs, values, guide_key, rows=rows)
+        drawn = {n: m for n, m in seen.items() if m["type"] == "sample" and not m["is_observed"]}
+        log_q = _terms(drawn, pair.guide, size)
+        blind = {n: m for n, m in drawn.items() if not m["fn"].has_rsample}
+        score = _terms(blind, pair.guide, size) if blind else score
+        latents = {n: m["value"] for n, m in drawn.items() if n in pair.model.sites}
+        state = _state(seen)
+    seen = run(pair.model, inputs, {**values, **state, **latents}, model_key, rows=rows)
+    state |= _state(seen)
+    sites = {n: m for n, m in seen.items() if m["type"] == "sample"}
+    if pair.guide is None:
+        latents = {name: sites[name]["value"] for name in pair.model.latents}
+        sites = {n: m for n, m in sites.items() if n not in latents}
+    log_p = _terms(sites, pair.model, size)
+    scale = inputs.num_rows / size if rows is not None else 1.0
+    difference = log_p.rows - log_q.rows, log_p.shared - log_q.shared
+    return Weights(*difference, scale, score.rows, score.shared, latents, state)
+
+
+def log_density(
+    program: Program,
+    params: Mapping[str, Any],
+    latents: Mapping[str, Array],
+    data: Any,
+    rows: Int[Array, " B"] | None = None,
+) -> tuple[Float[Array, " B"], Float[Array, ""]]:
+    """Return the log density of given latents and the data: per row, and of all else.
+
+    Args:
+        program: a model.
+        params: constrained parameters and mutable state.
+        latents: value of each latent site (of the batch rows, with `rows`).
+        data: data arguments or `Inputs`.
+        rows: rows of the minibatch, None for all.
+    """
+    inputs = data if isinstance(data, Inputs) else program.inputs(data)
+    seen = run(program, inputs, {**params, **latents}, random.key(0), rows=rows)
+    size = inputs.num_rows if rows is None else rows.shape[0]
+    return _terms({n: m for n, m in seen.items() if m["type"] == "sample"}, program, size)
+
+
+def log_probs(
+    program: Program, params: Mapping[str, Any], latents: Mapping[str, Array], data: Any
+) -> dict[str, Array]:
+    """Return the log density of each sample site, of its batch shape.
+
+    Args:
+        program: a model.
+        params: constrained parameters and mutable state.
+        latents: value of each latent site.
+        data: data arguments or `Inputs`.
+    """
+    inputs = data if isinstance(data, Inputs) else program.inputs(data)
+    seen = run(program, inputs, {**params, **latents}, random.key(0))
+    return {n: site_log_prob(m) for n, m in seen.items() if m["type"] == "sample"}
+
+
+def simulate(
+    program: Program,
+    params: Mapping[str, Any],
+    data: Any,
+    key: Array,
+    latents: Mapping[str, Array] | None = None,
+    redraw: Collection[str] | None = None,
+) -> dict[str, Array]:
+    """Run a model forwards and return the value of every sample and deterministic site.
+
+    Args:
+        program: a model.
+        params: constrained parameters and mutable state.
+        data: data arguments or `Inputs`.
+        key: seeds the draws.
+        latents: value of latent sites; what is missing is drawn from the prior.
+        redraw: observed sites to draw again: None for all, () for none. Factors stay.
+    """
+    inputs = data if isinstance(data, Inputs) else program.inputs(data)
+    seen = run(program, inputs, {**params, **(latents or {})}, key, redraw=redraw)
+    kinds = ("sample", "deterministic")
+    return {
+        name: msg["value"]
+        for name, msg in seen.items()
+        if msg["type"] in kinds and name not in program.factors
+    }
+
+
+def check_rows_independent(
+    pair: Pair, params: Mapping[str, Any], data: Any, key: Array, num_rows: int = 64
+) -> bool:
+    """Tell whether changing the data of one row leaves every other row's log weight as it was.
+
+    Args:
+        pair: model and guide.
+        params: constrained parameters and mutable state.
+        data: data arguments or `Inputs`.
+        key: seeds the draw.
+        num_rows: number of rows that are looked at.
+    """
+    inputs = _inputs(pair, data)
+    size = min(inputs.num_rows, num_rows)
+    if size < 2:
+        return True
+    middle = size // 2
+
+    @jax.jit
+    def moved(inputs: Inputs, params: Mapping[str, Any], key: Array) -> Array:
+        rows = jnp.arange(size) if size < inputs.num_rows else None
+        before = log_weights(pair, params, inputs, rows, key=key).rows
+        # The middle row takes the value of the last row of all: inside one batch both directions.
+        swap = jax.tree.map(lambda x: x.at[middle].set(x[-1]) if x.ndim else x, inputs.data)
+        after = log_weights(pair, params, inputs._replace(data=swap), rows, key=key).rows
+        change = jnp.abs(after - before) > 1e-4 * (1.0 + jnp.abs(before))
+        return jnp.any(change.at[middle].set(False))
+
+    return not bool(moved(inputs, dict(params), key))
+
+
+class Potential(NamedTuple):
+    """A model's potential energy over unconstrained latents.
+
+    Attributes:
+        potential: z -> -log p(x, z) + log|det| of the constraining map, discrete sites summed out.
+        constrain: z -> value of every latent and deterministic site.
+        init: (key, strategy) -> initial z whose potential and gradient are finite.
+    """
+
+    potential: Callable[[dict[str, Array]], Array]
+    constrain: Callable[[dict[str, Array]], dict[str, Array]]
+    init: Callable[..., dict[str, Array]]
+
+
+def potential(program: Program, params: Mapping[str, Any], data: Any) -> Potential:
+    """Return the potential energy of a model at data and learned parameters.
+
+    Args:
+        program: a model; discrete latents are summed out by NumPyro's enumeration.
+        params: constrained parameters and mutable state.
+        data: data arguments or `Inputs`; inside a compiled function they may be traced.
+    """
+    inputs = data if isinstance(data, Inputs) else program.inputs(data)
+    given = {name: value for name, value in params.items() if name not in program.fixed}
+    discrete = any(program.sites[name].is_discrete for name in program.latents)
+
+    def plain() -> Any:
+        return substitute(lambda: execute(program.fn, inputs, program.role), data=given)()
+
+    fn: Callable = seed(plain, random.key(0))
+    if discrete:
+        from numpyro.contrib.funsor import config_enumerate, enum
+
+        depth = max((-plate.dim for plate in program.plates.values()), default=0)
+        fn = enum(config_enumerate(fn), -depth - 1)
+    continuous = [name for name in program.latents if not program.sites[name].is_discrete]
+
+    def energy(z: dict[str, Array]) -> Array:
+        return util.potential_energy(fn, (), {}, z, enum=discrete)
+
+    def constrain(z: dict[str, Array]) -> dict[str, Array]:
+        seeded = seed(plain, random.key(0))
+        return util.constrain_fn(seeded, (), {}, z, return_deterministic=True)
+
+    def init(key: Array, strategy: Callable = init_to_uniform) -> dict[str, Array]:
+        shapes = jax.eval_shape(partial(_unconstrained, plain, continuous), key)
+        prototype = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
+        (z, _, _), valid = util.find_valid_initial_params(
+            key, fn, init_strategy=strategy, enum=discrete, prototype_params=prototype
+        )
+        del valid
+        return z
+
+    return Potential(energy, constrain, init)
+
+
+def _unconstrained(plain: Callable, names: list[str], key: Array) -> dict[str, Array]:
+    with trace() as seen:
+        seed(plain, key)()
+    sites = {name: seen[name] for name in names}
+    return {n: util.biject_to(m["fn"].support).inv(m["value"]) for n, m in sites.items()}
+
+
+# ------------------------------------------------------------------------------------- helpers
+
+
+class _Terms(NamedTuple):
+    rows: Array
+    shared: Array
+
+    @classmethod
+    def zero(cls, size: int) -> _Terms:
+        return cls(jnp.zeros(size), jnp.zeros(()))
+
+
+def _terms(sites: Mapping[str, Any], program: Program, size: int) -> _Terms:
+    """Sum log densities: per row for sites in a data plate, together for the others."""
+    rows, shared = _Terms.zero(size)
+    for msg in sites.values():
+        log_prob = site_log_prob(msg)
+        dims = [f.dim for f in msg["cond_indep_stack"] if f.name in program.data_plates]
+        if not dims or jnp.ndim(log_prob) < -dims[0]:
+            shared = shared + jnp.sum(log_prob)
+            continue
+        row = jnp.ndim(log_prob) + dims[0]
+        axes = tuple(axis for axis in range(jnp.ndim(log_prob)) if axis != row)
+        rows = rows + jnp.sum(log_prob, axis=axes)
+    return _Terms(rows, shared)
+
+
+def _state(seen: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: m["value"] for n, m in seen.items() if m["type"] == "mutable"}
+
+
+def _inputs(pair: Pair, data: Any) -> Inputs:
+    return data if isinstance(data, Inputs) else pair.inputs(data)
+
+
+def _split_keys(key: Array | tuple[Array, Array]) -> tuple[Any, Any]:
+    if isinstance(key, tuple):
+        shared, local = (random.split(k) for k in key)
+        return (shared[0], local[0]), (shared[1], local[1])
+    model_key, guide_key = random.split(key)
+    return model_key, guide_key
