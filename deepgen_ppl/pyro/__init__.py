@@ -1,0 +1,1 @@
+"""The Pyro wing: fit, sample, check and predict with native Pyro programs."""

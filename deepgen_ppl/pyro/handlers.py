@@ -1,0 +1,311 @@
+"""The few effect handlers of our own: record a run, answer parameters, replay latents, tell plates
+of a minibatch.
+"""
+
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import settings
+from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+Message = dict[str, Any]
+
+
+def is_plate(msg: Message) -> bool:
+    """Whether a message asks for the indices of a plate."""
+    return isinstance(msg["fn"], _Subsample)
+
+
+def is_factor(msg: Message) -> bool:
+    """Whether a sample message is a `pyro.factor` statement."""
+    fn = msg["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return type(fn).__name__ == "Unit"
+
+
+class record(Messenger):
+    """Keep the sample, plate and parameter messages of one run, in order, as they stand when it
+    ends.
+
+    Attributes:
+        sites: Sample messages by site name, `factor` and `deterministic` statements included.
+        plates: The index message of each plate.
+        params: Parameter messages by Pyro's own name.
+        leaves: The unconstrained tensor behind each parameter.
+        constraints: Where each parameter's value lives.
+        modules: Modules announced by `pyro.module`, by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: dict[str, Message] = {}
+        self.plates: dict[str, Message] = {}
+        self.params: dict[str, Message] = {}
+        self.leaves: dict[str, Tensor] = {}
+        self.constraints: dict[str, Any] = {}
+        self.modules: dict[str, nn.Module] = {}
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if is_plate(msg):
+            msg["infer"] = {**msg["infer"], "subsampled": msg["value"] is not None}
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        if is_plate(msg):
+            self.plates[msg["name"]] = msg
+        elif msg["infer"].get("_do_not_trace"):
+            return
+        elif msg["name"] in self.sites:
+            raise ValueError(
+                f"Two sample statements are named '{msg['name']}'; give each site a name of its "
+                "own."
+            )
+        else:
+            self.sites[msg["name"]] = msg
+
+    def _pyro_param(self, msg: Message) -> None:
+        if "$$$" in msg["name"]:
+            self._find_module(msg["name"].split("$$$")[0])
+
+    def _pyro_post_param(self, msg: Message) -> None:
+        name = msg["name"]
+        self.params.setdefault(name, msg)
+        value = msg["value"]
+        # The plates inside gather batch rows after us: the whole table is seen only here.
+        leaf = getattr(value, "unconstrained", None)
+        self.leaves.setdefault(name, leaf() if leaf is not None else value)
+        # A PyroModule tells its constraint to the store, not to the message.
+        known = pyro.get_param_store()._constraints.get(name)
+        constraint = msg["kwargs"].get("constraint", constraints.real)
+        self.constraints.setdefault(name, constraint if known is None else known)
+
+    def _find_module(self, name: str) -> None:
+        """Find the module behind a `pyro.module` statement: its message tells tensors, not the
+        owner.
+        """
+        if name in self.modules:
+            return
+        frame = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code is pyro.module.__code__:
+                self.modules[name] = frame.f_locals["nn_module"]
+                return
+            frame = frame.f_back
+
+
+class answer(Messenger):
+    """Answer parameter statements with given constrained values, others with their own initial
+    value.
+
+    Args:
+        values: Constrained values by Pyro's name.
+        only_bare: Answer only statements that bring no initial value.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], only_bare: bool = False) -> None:
+        super().__init__()
+        self.values = values
+        self.only_bare = only_bare
+
+    def _pyro_param(self, msg: Message) -> None:
+        bare = len(msg["args"]) < 2 or msg["args"][1] is None
+        if self.only_bare and (not bare or msg["name"] in pyro.get_param_store()):
+            return
+        value = self.values.get(msg["name"])
+        if value is None:
+            if bare or self.only_bare:
+                return
+            value = msg["args"][1]
+            value = value() if callable(value) and not isinstance(value, Tensor) else value
+        msg["value"] = value
+        msg["done"] = True
+
+
+class replay(Messenger):
+    """Give latent sites the values they were given elsewhere, and plates that subsample their
+    indices.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Tensor], indices: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.values = values
+        self.indices = indices or {}
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if is_plate(msg):
+            if msg["value"] is None and msg["name"] in self.indices:
+                size = msg["fn"].subsample_size
+                if size is not None and size < msg["fn"].size:
+                    msg["value"] = self.indices[msg["name"]]
+        elif not msg["is_observed"] and msg["name"] in self.values:
+            msg["value"] = self.values[msg["name"]]
+            msg["done"] = True
+
+
+class feasible(Messenger):
+    """Draw sites of improper priors from a standard normal on their unconstrained space."""
+
+    def _pyro_sample(self, msg: Message) -> None:
+        fn, base = msg["fn"], msg["fn"]
+        while hasattr(base, "base_dist"):
+            base = base.base_dist
+        if type(base).__name__ == "ImproperUniform" and msg["value"] is None:
+            transform = torch.distributions.transform_to(fn.support)
+            shape = fn.shape() if hasattr(fn, "shape") else fn.batch_shape + fn.event_shape
+            noise = torch.randn(transform.inverse_shape(shape))
+            msg["value"] = transform(noise)
+            msg["done"] = True
+
+
+class minibatch(Messenger):
+    r"""Tell a program called with \(B\) of \(N\) rows that its data plates hold \(N\).
+
+    A plate opened at \(B\) rows is reported with full size \(N\) and its sites are scaled by
+    \(N/B\). A plate opened at \(N\) rows (an autoguide's) is given the batch rows, so that Pyro
+    scales and gathers by itself. Parameters kept at \(N\) rows are gathered once.
+
+    Args:
+        rows: Row numbers of the batch, shape `(B,)`.
+        num_rows: \(N\).
+        plates: Names of the data plates.
+        tables: Axis of the rows of each parameter kept at \(N\) rows, by Pyro's name.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        num_rows: int,
+        plates: Collection[str],
+        tables: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.rows = rows
+        self.num_rows = num_rows
+        self.size = len(rows)
+        self.plates = plates
+        self.tables = tables or {}
+
+    def _is_opened_at_batch(self, frame: Any) -> bool:
+        return (
+            frame.name in self.plates and frame.size == self.size and frame.full_size == self.size
+        )
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if self.size == self.num_rows:
+            return
+        if is_plate(msg):
+            fn = msg["fn"]
+            if (
+                msg["name"] in self.plates
+                and fn.size == self.num_rows
+                and fn.subsample_size in (None, self.size)
+            ):
+                msg["value"] = self.rows
+            return
+        frames = []
+        for frame in msg["cond_indep_stack"]:
+            if self._is_opened_at_batch(frame):
+                frame = frame._replace(full_size=self.num_rows)
+                msg["scale"] = msg["scale"] * (self.num_rows / self.size)
+            frames.append(frame)
+        msg["cond_indep_stack"] = tuple(frames)
+
+    def _pyro_post_param(self, msg: Message) -> None:
+        value = msg["value"]
+        if self.size == self.num_rows or not isinstance(value, Tensor):
+            return
+        axis = self.tables.get(msg["name"])
+        event_dim = msg["kwargs"].get("event_dim")
+        if event_dim is not None:
+            for frame in msg["cond_indep_stack"]:
+                if frame.name not in self.plates or frame.dim is None:
+                    continue
+                if not self._is_opened_at_batch(frame):
+                    return  # the plate holds N rows and gathers natively
+                if value.dim() >= event_dim - frame.dim:
+                    axis = value.dim() + frame.dim - event_dim
+        if axis is not None and value.shape[axis] == self.num_rows:
+            gathered = value.index_select(axis, self.rows.to(value.device))
+            gathered.unconstrained = getattr(value, "unconstrained", lambda: value)  # type: ignore[attr-defined]
+            msg["value"] = gathered
+
+
+class unobserve(Messenger):
+    """Draw observed sites again; `factor` and `deterministic` statements stay as they are.
+
+    Args:
+        names: The sites to draw; all observed ones when None.
+    """
+
+    def __init__(self, names: Collection[str] | None = None) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if not msg["is_observed"] or is_factor(msg) or msg["infer"].get("_deterministic"):
+            return
+        if self.names is None or msg["name"] in self.names:
+            msg["is_observed"] = False
+            msg["value"] = None
+            msg["done"] = False
+
+
+@contextmanager
+def autoguide_rows(
+    modules: Collection[nn.Module], plates: Collection[str], num_rows: int, size: int
+) -> Iterator[None]:
+    """Let autoguides set up at N rows open their data plates for a batch of B rows.
+
+    An autoguide asks for plates of the size it was set up with; Pyro reads that size from its
+    prototype's frames.
+    """
+    changed: list[tuple[AutoGuide, dict[str, Any]]] = []
+    if size != num_rows:
+        for module in modules:
+            if not isinstance(module, AutoGuide) or not module._prototype_frames:
+                continue
+            frames = module._prototype_frames
+            changed.append((module, frames))
+            module._prototype_frames = {
+                name: frame._replace(size=size, full_size=num_rows)
+                if name in plates and frame.size == num_rows
+                else frame
+                for name, frame in frames.items()
+            }
+    try:
+        yield
+    finally:
+        for module, frames in changed:
+            module._prototype_frames = frames
+
+
+@contextmanager
+def validation(enabled: bool) -> Iterator[None]:
+    """Switch the argument checks of Pyro and torch on or off, and put all of them back as they
+    were.
+    """
+    names = [name for name in settings.get() if name.startswith("validate_")]
+    before = {name: settings.get(name) for name in names}
+    try:
+        settings.set(**dict.fromkeys(names, enabled))
+        yield
+    finally:
+        settings.set(**before)
+
+
+def run(fn: Callable[..., Any], args: tuple, kwargs: dict, *handlers: Messenger) -> Any:
+    """Call a program under handlers, the first one outermost."""
+    if not handlers:
+        return fn(*args, **kwargs)
+    with handlers[0]:
+        return run(fn, args, kwargs, *handlers[1:])

@@ -1,0 +1,1 @@
+"""The verbs: fit, sample, weigh and predict."""

@@ -1,0 +1,274 @@
+"""The one place that reads a native Pyro program: its sites, plates, parameters, and the log
+weights they define.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from deepgen_ppl.pyro import data as data_
+from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, private_store
+from deepgen_ppl.pyro.reading import read, read_pair, unwrap
+from deepgen_ppl.pyro.structure import Pair, Plate, Program, Site, Weights
+
+__all__ = [
+    "Pair", "Plate", "Program", "Site", "Weights", "call", "check_rows_independent", "init_params",
+    "log_density", "log_weights", "potential", "read", "read_pair", "terms", "unwrap",
+]  # fmt: skip
+
+
+def call(program: Program, data: Sequence[Any], *around: Messenger) -> handlers.record:
+    """Run a program on data under handlers (the first outermost) and return its record."""
+    recorder = handlers.record()
+    handlers.run(program.fn, (*program.args, *data), dict(program.kwargs), recorder, *around)
+    return recorder
+
+
+def log_weights(
+    pair: Pair,
+    params: Mapping[str, Tensor],
+    data: Sequence[Any],
+    rows: Tensor | None = None,
+    key: int | None = None,
+) -> Weights:
+    r"""Return the log weights of one draw of the guide: the primitive all estimators reduce.
+
+    \[ \log w = \log w_0 + \frac{N}{B} \sum_{i \in \text{rows}} \log w_i, \qquad
+       \log w_i = \log p(x_i, z_i) - \log q(z_i \mid x_i) \]
+
+    Without a guide the model's latents are drawn from their prior, and only observed sites and
+    factors count.
+
+    Args:
+        pair: Model and guide as `read_pair` returns them.
+        params: Constrained values by name, as `fit.params`.
+        data: The full data, tensors.
+        rows: Row numbers of a batch, shape `(B,)`; all rows when None.
+        key: Seed of the draw; torch's current random state when None.
+
+    Cost:
+        One run of guide and model on the batch.
+    """
+    if key is not None:
+        torch.manual_seed(key)
+    model, guide = pair.model, pair.guide
+    total = data_.num_rows(data)
+    batch = data_.take(data, rows)
+    size = len(rows) if rows is not None else total
+    with installed(pair.params.values(), params) as answers:
+        if guide is None:
+            run = call(model, batch, *_batch_handlers(model, rows, total), answers)
+            rows_, shared = terms(run, model, size, total, skip_latents=True)
+            latents = {name: run.sites[name]["value"] for name in model.latents}
+            return Weights(rows_, shared, _scale(total, size), None, None, latents)
+        with handlers.autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0):
+            proposal = call(guide, batch, *_batch_handlers(guide, rows, total), answers)
+        drawn = {n: m["value"] for n, m in proposal.sites.items() if not m["is_observed"]}
+        indices = {n: m["value"] for n, m in proposal.plates.items()}
+        run = call(
+            model,
+            batch,
+            *_batch_handlers(model, rows, total),
+            answers,
+            handlers.replay(drawn, indices),
+        )
+    p_rows, p_shared = terms(run, model, size, total)
+    q_rows, q_shared = terms(proposal, guide, size, total)
+    score_rows = score_shared = None
+    if any(s.role == "latent" and not s.reparametrised for s in guide.sites.values()):
+        score_rows, score_shared = terms(proposal, guide, size, total, only_score=True)
+    if len(p_rows) != len(q_rows):
+        p_rows, q_rows = _padded(p_rows, q_rows)
+    latents = {name: run.sites[name]["value"] for name in model.latents}
+    return Weights(
+        p_rows - q_rows, p_shared - q_shared, _scale(total, size), score_rows, score_shared, latents
+    )
+
+
+def _padded(*rows: Tensor) -> tuple[Tensor, ...]:
+    size = max(len(r) for r in rows)
+    return tuple(r if len(r) else r.new_zeros(size) for r in rows)
+
+
+def _scale(total: int | None, size: int | None) -> float:
+    return total / size if total and size else 1.0
+
+
+def _batch_handlers(program: Program, rows: Tensor | None, total: int | None) -> tuple:
+    if rows is None or total is None or len(rows) == total:
+        return ()
+    tables = {
+        p.site: program.tables[p.name]
+        for p in program.params.values()
+        if p.name in program.tables and p.site
+    }
+    return (handlers.minibatch(rows, total, program.data_plates, tables),)
+
+
+def terms(
+    run: handlers.record,
+    program: Program,
+    size: int | None,
+    total: int | None,
+    *,
+    skip_latents: bool = False,
+    only_score: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return the log density of a recorded run, by row of the data plates and shared.
+
+    Args:
+        run: The record.
+        program: The program it is a record of.
+        size: Rows it was called with.
+        total: Rows of the full data.
+        skip_latents: Leave the latent sites out.
+        only_score: Keep only latent sites that are not reparametrised.
+
+    Returns:
+        Terms per row, unscaled, shape `(rows,)` (empty without data plates), and the sum of all
+        others.
+    """
+    plates = program.data_plates
+    rows: Tensor | None = None
+    shared: Tensor | None = None
+    sequential: dict[int, Tensor] = {}
+    for msg in run.sites.values():
+        latent = not msg["is_observed"]
+        if msg["infer"].get("_deterministic") or (skip_latents and latent):
+            continue
+        if only_score and (not latent or msg["fn"].has_rsample):
+            continue
+        mask = msg["mask"]
+        if mask is False:
+            continue
+        log_prob = msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
+        if isinstance(mask, Tensor):
+            log_prob = torch.where(mask, log_prob, log_prob.new_zeros(()))
+        frame = next((f for f in msg["cond_indep_stack"] if f.name in plates), None)
+        scale = msg["scale"]
+        if frame is not None and total is not None and size != total:
+            scale = scale / (total / size)  # type: ignore[operator]
+        if isinstance(scale, Tensor) or scale != 1.0:
+            log_prob = scale * log_prob
+        if frame is None:
+            term = log_prob.sum() if log_prob.dim() else log_prob
+            shared = term if shared is None else shared + term
+        elif frame.dim is None:
+            term = log_prob.sum()
+            old = sequential.get(frame.counter)
+            sequential[frame.counter] = term if old is None else old + term
+        else:
+            if log_prob.dim() != 1:
+                log_prob = log_prob.movedim(frame.dim, 0).flatten(1).sum(1)
+            rows = log_prob if rows is None else rows + log_prob
+    if sequential:
+        stacked = torch.stack([sequential[i] for i in sorted(sequential)])
+        rows = stacked if rows is None else rows + stacked
+    like = rows if rows is not None else shared
+    blank = torch.zeros(()) if like is None else like.new_zeros(())
+    return (
+        rows if rows is not None else blank.new_zeros(size if plates and size else 0),
+        shared if shared is not None else blank,
+    )
+
+
+def log_density(
+    program: Program,
+    params: Mapping[str, Tensor],
+    latents: Mapping[str, Tensor],
+    data: Sequence[Any],
+) -> tuple[Tensor, Tensor]:
+    r"""Return \(\log p(x, z)\) of given latents, by row of the data plate and shared.
+
+    Args:
+        program: The model.
+        params: Constrained values by name.
+        latents: Values of its latent sites; those left out are drawn.
+        data: The full data.
+
+    Returns:
+        Terms per row `(rows,)` and the sum of the others `()`.
+    """
+    size = data_.num_rows(data)
+    with installed(program.params.values(), params) as answers:
+        run = call(program, data, answers, handlers.replay(latents))
+    return terms(run, program, size, size)
+
+
+def check_rows_independent(
+    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], key: int = 0
+) -> bool:
+    """Whether changing one row of the data leaves every other row's log weight as it was.
+
+    The declared plates promise it; a network that mixes rows (batch normalisation in training
+    mode, attention over the batch) breaks the promise. Checked numerically on at most 8 rows.
+    """
+    size = data_.num_rows(data)
+    if not pair.local or size is None:
+        return False
+    if size == 1:
+        return True
+    few = data_.take(data, slice(0, min(size, 8)))
+    count = min(size, 8)
+    rows = torch.arange(count)
+    other = tuple(torch.cat([v[:-1], v[:1]]) if data_.has_rows(v) else v for v in few)
+    with torch.no_grad(), private_store(), preserved(_all_modules(pair)), forked_rng(None):
+        whole = [
+            torch.cat([part, v[count:]]) if data_.has_rows(v) else v
+            for part, v in zip(few, data, strict=True)
+        ]
+        moved = [
+            torch.cat([part, v[count:]]) if data_.has_rows(v) else v
+            for part, v in zip(other, data, strict=True)
+        ]
+        before = log_weights(pair, params, whole, rows, key).rows[:-1]
+        after = log_weights(pair, params, moved, rows, key).rows[:-1]
+    return bool(torch.allclose(before, after, rtol=1e-4, atol=1e-4, equal_nan=True))
+
+
+def _all_modules(pair: Pair) -> tuple[nn.Module, ...]:
+    return pair.model.modules + (pair.guide.modules if pair.guide is not None else ())
+
+
+def init_params(pair: Pair) -> dict[str, Tensor]:
+    """Return the unconstrained tensors that training moves, by name: the modules' own, fresh ones
+    for `pyro.param`.
+    """
+    return {name: param.leaf for name, param in pair.params.items() if param.trainable}
+
+
+def potential(
+    program: Program, params: Mapping[str, Tensor], data: Sequence[Any]
+) -> tuple[
+    Callable[[dict[str, Tensor]], Tensor],
+    Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    Callable[..., dict[str, Tensor]],
+]:
+    r"""Return the unconstrained potential of a program's continuous latents and the maps around it.
+
+    \[ U(z) = -\log p(x, T(z)) - \log |\det J_T(z)|, \]
+
+    discrete latents summed out by enumeration.
+
+    Args:
+        program: The model.
+        params: Constrained values by name.
+        data: The full data.
+
+    Returns:
+        `potential_fn(z)` of one unconstrained point, a scalar; `constrain(z)`, the sites' values
+        with the deterministic ones; `init(seed, strategy)`, one unconstrained starting point,
+        where a strategy is one of `pyro.infer.autoguide.initialization` (uniform on (-2, 2) by
+        default).
+
+    Raises:
+        ValueError: A discrete latent cannot be enumerated.
+    """
+    from deepgen_ppl.pyro.unconstrained import Potential
+
+    built = Potential(program, params, data)
+    return built.energy, built.constrain, built.init

@@ -1,0 +1,469 @@
+"""The half of `program.py` that looks: runs a native program at two row counts and says what it is
+made of.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.autoguide import AutoContinuous, AutoGuide
+from pyro.infer.autoguide.effect import GuideMessenger
+from pyro.poutine.messenger import _context_wrap
+from pyro.poutine.messenger import unwrap as unwrap_handlers
+from torch import Tensor
+
+from deepgen_ppl.pyro import data as data_
+from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.parameters import (
+    Param,
+    collect,
+    forked_rng,
+    merge,
+    modules_of,
+    preserved,
+    private_store,
+)
+from deepgen_ppl.pyro.structure import Pair, Plate, Program, Site
+
+
+def unwrap(fn: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """Peel `functools.partial` off a program; its arrays become tensors.
+
+    Returns:
+        The function, its bound positional and keyword constants.
+    """
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    while type(fn) is functools.partial and fn.func is not _context_wrap:
+        args, kwargs = (*fn.args, *args), {**fn.keywords, **kwargs}
+        fn = fn.func
+    if not callable(fn):
+        raise TypeError(f"A model or guide is a callable Pyro program, not {type(fn).__name__}.")
+    if isinstance(unwrap_handlers(fn), GuideMessenger):
+        raise TypeError(
+            f"{type(unwrap_handlers(fn)).__name__} runs the model inside the guide. Use "
+            "AutoNormal, AutoDelta "
+            "or another guide of pyro.infer.autoguide that is a program of its own."
+        )
+    return (
+        fn,
+        data_.to_tensors(args),
+        {name: data_.to_tensor(value) for name, value in kwargs.items()},
+    )
+
+
+def read(
+    model: Callable[..., Any],
+    data: Sequence[Any],
+    *,
+    model_kwargs: Mapping[str, Any] | None = None,
+    params: Mapping[str, Tensor] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    role: str = "model",
+    data_plates: Sequence[str] = (),
+) -> Program:
+    """Read a native program at the data's shape, and again at another row count to see what
+    follows the rows.
+
+    The runs leave no mark: param store, random state, validation settings and buffers are put back.
+
+    Args:
+        model: The Pyro program.
+        data: Its positional data (arrays or tensors).
+        model_kwargs: Constants passed by name.
+        params: Learned values, for statements that bring no initial value.
+        batch_size: Read it as it will run on batches of so many rows.
+        seed: Seed of the draws and of random initial values.
+        role: `"model"` or `"guide"`, for messages.
+        data_plates: Data plates of the model, when a guide is read.
+
+    Raises:
+        ValueError: With `batch_size`, the program subsamples by itself, has data-shaped statements
+            outside its data plates, or cannot run on part of the rows; or a site's data do not fit
+            its support.
+
+    Cost:
+        Two or three runs without gradients, at `batch_size` rows when it is given.
+    """
+    fn, args, kwargs = unwrap(model)
+    kwargs |= {name: data_.to_tensor(value) for name, value in (model_kwargs or {}).items()}
+    data = data_.to_tensors(data)
+    reader = _Reader(fn, args, kwargs, data, params or {}, seed, role, tuple(data_plates))
+    with private_store(), torch.no_grad():
+        return reader.read(batch_size)
+
+
+def read_pair(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: Sequence[Any],
+    *,
+    model_kwargs: Mapping[str, Any] | None = None,
+    params: Mapping[str, Tensor] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    enumerates: bool = False,
+) -> Pair:
+    """Read a model and its guide and check that they fit each other.
+
+    Args:
+        model: The model.
+        guide: The guide, or None.
+        data: The positional data.
+        model_kwargs: Constants passed by name to both.
+        params: Learned values.
+        batch_size: Rows of a batch, when the pair is to run on batches.
+        seed: Seed of the draws and of random initial values.
+        enumerates: Whether the objective sums discrete sites out, so that the guide need not have
+            them.
+
+    Raises:
+        ValueError: A latent site stands in one of them only, or their shapes differ.
+    """
+    options: dict[str, Any] = {
+        "model_kwargs": model_kwargs, "params": params, "batch_size": batch_size, "seed": seed
+    }  # fmt: skip
+    with private_store():
+        first = read(model, data, **options)
+        if guide is None:
+            return Pair(first, None, first.params, _is_local(first, None))
+        second = read(guide, data, **options, role="guide", data_plates=first.data_plates)
+    params_ = merge(first.params, second.params)
+    by_leaf = {id(p.leaf): p for p in params_.values()}
+    second = replace(
+        second,
+        params={by_leaf[id(p.leaf)].name: by_leaf[id(p.leaf)] for p in second.params.values()},
+    )
+    _check_match(first, second, enumerates)
+    return Pair(first, second, params_, _is_local(first, second))
+
+
+def _is_local(model: Program, guide: Program | None) -> bool:
+    terms = [s for s in model.sites.values() if s.role != "deterministic"]
+    if guide is not None:
+        terms += [s for s in guide.sites.values() if s.role != "deterministic"]
+    return bool(model.data_plates) and bool(terms) and all(s.row_plate is not None for s in terms)
+
+
+def _check_match(model: Program, guide: Program, enumerates: bool) -> None:
+    for name, site in model.latents.items():
+        if name in guide.latents:
+            other = guide.latents[name]
+            shapes = [(*s.batch_shape, *s.event_shape) for s in (site, other)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"Site '{name}' has shape {shapes[0]} in the model and {shapes[1]} in the "
+                    "guide "
+                    f"(batch and event shape {site.batch_shape}, {site.event_shape} against "
+                    f"{other.batch_shape}, {other.event_shape})."
+                )
+        elif not (enumerates and site.is_discrete):
+            raise ValueError(
+                f"The guide has no site for the model's latent '{name}'. Sample it in the guide "
+                "under the same "
+                f"name; the guide's sites are {_listed(guide.latents)}."
+            )
+    for name, site in guide.latents.items():
+        if site.auxiliary or name in model.latents:
+            continue
+        if name in model.sites:
+            raise ValueError(
+                f"The guide samples '{name}', which the model observes. Take it out of the guide "
+                "or out of the data."
+            )
+        raise ValueError(
+            f"The guide samples '{name}', which the model lacks; the model's latent sites are "
+            f"{_listed(model.latents)}. Rename it, or mark it with infer={{'is_auxiliary': True}}."
+        )
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"
+
+
+class _Reader:
+    """One reading of one program: runs it at two row counts and compares."""
+
+    def __init__(self, fn, args, kwargs, data, params, seed, role, data_plates) -> None:  # type: ignore[no-untyped-def]
+        self.fn, self.args, self.kwargs, self.data = fn, args, kwargs, data
+        self.params, self.seed, self.role, self.outer = params, seed, role, data_plates
+        self.modules = tuple(modules_of(fn))
+        self.total = data_.num_rows(data)
+        self.inner = [m for root in self.modules for m in root.modules()]
+
+    def read(self, batch_size: int | None) -> Program:
+        """Run at the first row count, compare with another, and put the program together."""
+        self._set_up_autoguides()
+        first = batch_size if batch_size is not None else self.total
+        run = self._run_part(first, batch_size)
+        other = self._other(first)
+        second = None
+        if other is not None and first is not None:
+            try:
+                with pyro.get_param_store().scope():
+                    second = self._run_part(other, batch_size)
+            except (ValueError, RuntimeError, IndexError, KeyError, NotImplementedError):
+                if batch_size is not None:
+                    raise
+                other = None
+        plates = self._plates(run, second, first, other)
+        names = {p.name for p in plates.values() if p.follows_data and not p.subsampled}
+        self._check_observed(run)
+        if batch_size is not None:
+            self._check_batch(run, second, plates, names, first, other)
+        modules = (*self.modules, *(m for m in run.modules.values() if m not in self.modules))
+        params = collect(run, self.modules)
+        tables = self._tables(run, second, params, first, other, batch_size)
+        if batch_size is not None and tables and first != self.total:
+            params = self._at_full_rows(params, tables)
+        sites = {name: self._site(msg, names) for name, msg in run.sites.items()}
+        dims = [-f.dim for m in run.sites.values() for f in m["cond_indep_stack"] if f.dim]
+        return Program(
+            self.fn, self.args, self.kwargs, sites, plates, params, tables, self.total,
+            max(dims, default=0), modules,
+        )  # fmt: skip
+
+    def _set_up_autoguides(self) -> None:
+        """Let autoguides make their parameters at all rows: their tables keep the size of the
+        first call.
+        """
+        fresh = [m for m in self.inner if isinstance(m, AutoGuide) and m.prototype_trace is None]
+        if fresh:
+            self._run(self.data)
+            self.inner = [m for root in self.modules for m in root.modules()]
+
+    def _run(self, data: Sequence[Any], *around: Any) -> handlers.record:
+        recorder = handlers.record()
+        defaults = handlers.answer(self.params, only_bare=True)
+        around = (recorder, *around, defaults, handlers.feasible())
+        with forked_rng(self.seed), preserved(self.modules), handlers.validation(False):
+            handlers.run(self.fn, (*self.args, *data), dict(self.kwargs), *around)
+        return recorder
+
+    def _run_part(
+        self, count: int | None, batch_size: int | None, last: bool = False
+    ) -> handlers.record:
+        """Run on the first (or last) `count` rows as a batch of all."""
+        if count is None or self.total is None or count == self.total:
+            return self._run(self.data)
+        start = self.total - count if last else 0
+        part = data_.take(self.data, slice(start, start + count))
+        rows = torch.arange(start, start + count)
+        around = (handlers.minibatch(rows, self.total, self.outer),) if self.outer else ()
+        try:
+            with handlers.autoguide_rows(self.inner, self.outer, self.total, count):
+                return self._run(part, *around)
+        except (ValueError, RuntimeError, IndexError) as error:
+            if batch_size is None:
+                raise
+            raise ValueError(
+                f"The {self.role} cannot run on {count} of the {self.total} rows: "
+                f"{str(error).splitlines()[0]}. "
+                "Write it for the data it is given: pyro.plate('data', len(x))."
+            ) from error
+
+    def _other(self, first: int | None) -> int | None:
+        if first is None or self.total is None:
+            return None
+        if first > 2:
+            return first - 1
+        if first + 1 <= self.total:
+            return first + 1
+        return first - 1 if first > 1 else None
+
+    def _plates(
+        self,
+        run: handlers.record,
+        second: handlers.record | None,
+        first: int | None,
+        other: int | None,
+    ) -> dict[str, Plate]:
+        dims = {f.name: f.dim for m in run.sites.values() for f in m["cond_indep_stack"]}
+        plates = {}
+        for name, msg in run.plates.items():
+            size, part = msg["fn"].size, msg["fn"].subsample_size
+            asked = msg["infer"]["subsampled"] or (part is not None and part < size)
+            follows = name in self.outer and (size in (first, self.total))
+            if second is not None and name in second.plates and not follows:
+                follows = size == first and second.plates[name]["fn"].size == other
+            native = (
+                name in self.outer and part == first
+            )  # an autoguide's plate, given the rows by us
+            plates[name] = Plate(name, dims.get(name), size, asked and not native, follows)
+        return plates
+
+    def _site(self, msg: dict[str, Any], names: set[str]) -> Site:
+        fn, infer = msg["fn"], msg["infer"]
+        latent = not msg["is_observed"]
+        if infer.get("_deterministic"):
+            role = "deterministic"
+        elif handlers.is_factor(msg):
+            role = "factor"
+        else:
+            role = "latent" if latent else "observed"
+        by_dim = {f.dim: f.name for f in msg["cond_indep_stack"] if f.dim is not None}
+        batch = tuple(fn.batch_shape)
+        try:
+            support = fn.support
+        except (NotImplementedError, AttributeError):
+            support = None
+        return Site(
+            msg["name"], role, batch, tuple(fn.event_shape),
+            tuple(by_dim.get(i - len(batch)) for i in range(len(batch))), support,
+            bool(getattr(support, "is_discrete", False)), bool(fn.has_rsample),
+            bool(infer.get("is_auxiliary")),
+            next((f.name for f in msg["cond_indep_stack"] if f.name in names), None),
+            bool(getattr(fn, "has_enumerate_support", False)),
+        )  # fmt: skip
+
+    def _check_observed(self, run: handlers.record) -> None:
+        for name, msg in run.sites.items():
+            value = msg["value"]
+            if (
+                not msg["is_observed"]
+                or msg["infer"].get("_deterministic")
+                or handlers.is_factor(msg)
+            ):
+                continue
+            site = self._site(msg, set())
+            if site.support is None or not isinstance(value, Tensor):
+                continue
+            if not site.is_discrete and not value.is_floating_point():
+                raise TypeError(
+                    f"Site '{name}' has real support and observes integer data of dtype "
+                    f"{_dtype(value)}. "
+                    "Convert them to floating point (x.astype('float32')), or use a discrete "
+                    "distribution."
+                )
+
+    def _check_batch(self, run, second, plates, names, first, other) -> None:  # type: ignore[no-untyped-def]
+        for plate in plates.values():
+            if plate.subsampled:
+                raise ValueError(
+                    f"Plate '{plate.name}' of the {self.role} subsamples by itself; batch_size "
+                    "would subsample "
+                    "twice. Drop batch_size, or write the plate at full size: pyro.plate('data', "
+                    "len(x))."
+                )
+        for name, msg in run.sites.items():
+            held = [f.name for f in msg["cond_indep_stack"] if f.name in names]
+            if len(held) > 1:
+                raise ValueError(
+                    f"Site '{name}' stands in two data plates, {held[0]!r} and {held[1]!r}: pairs "
+                    "of rows cannot be "
+                    "drawn in batches. Drop batch_size."
+                )
+        if self.role == "model":
+            self._check_outside(run, second, names, first, other)
+        for module in self.inner:
+            if isinstance(module, AutoContinuous):
+                proto = module.prototype_trace.iter_stochastic_nodes()  # type: ignore[union-attr]
+                local = [
+                    n for n, s in proto if any(f.name in self.outer for f in s["cond_indep_stack"])
+                ]
+                if local:
+                    raise ValueError(
+                        f"{type(module).__name__} packs the latent '{local[0]}' of all rows into "
+                        "one vector and "
+                        "cannot be drawn in batches. Use AutoNormal, an amortized guide, or drop "
+                        "batch_size."
+                    )
+
+    def _check_outside(self, run, second, names, first, other) -> None:  # type: ignore[no-untyped-def]
+        """Refuse data-shaped statements outside the data plates, by shape and by what they answer
+        to other rows.
+        """
+        moved = self._run_part(first, first, last=True) if first != self.total else None
+        for name, msg in run.sites.items():
+            inside = any(f.name in names for f in msg["cond_indep_stack"])
+            if inside or not msg["is_observed"] or msg["infer"].get("_deterministic"):
+                continue
+            factor = handlers.is_factor(msg)
+            kind = "Factor" if factor else "Observed site"
+            shape = tuple(msg["fn"].shape()) if factor else tuple(msg["value"].shape)
+            follows = False
+            if second is not None and name in second.sites:
+                msg2 = second.sites[name]
+                shape2 = tuple(msg2["fn"].shape()) if factor else tuple(msg2["value"].shape)
+                follows = len(shape) == len(shape2) and any(
+                    a == first and b == other for a, b in zip(shape, shape2, strict=True)
+                )
+            if follows:
+                raise ValueError(
+                    f"{kind} '{name}' has the data's rows (shape {shape}) but stands outside every "
+                    "data plate, so a "
+                    f"batch cannot be scaled. Put it inside: with pyro.plate('data', len(x)): ..."
+                )
+            if moved is not None and name in moved.sites and _differs(msg, moved.sites[name]):
+                raise ValueError(
+                    f"{kind} '{name}' answers to the data's rows but stands outside every data "
+                    "plate, so a batch "
+                    "cannot be scaled. Put it inside: with pyro.plate('data', len(x)): ..."
+                )
+        if not names:
+            raise ValueError(
+                "batch_size needs a plate whose size follows the data; the model has none. Put "
+                "what is observed "
+                "row by row inside: with pyro.plate('data', len(x)): ..."
+            )
+
+    def _tables(self, run, second, params, first, other, batch_size) -> dict[str, int]:  # type: ignore[no-untyped-def]
+        """Find parameters whose shape follows the rows, as the program sees them."""
+        tables: dict[str, int] = {}
+        if second is None:
+            return tables
+        for name, param in params.items():
+            if param.site is None or param.site not in second.params:
+                continue
+            shape, shape2 = (tuple(r.params[param.site]["value"].shape) for r in (run, second))
+            if shape == shape2:
+                continue
+            axes = [
+                a
+                for a, (m, n) in enumerate(zip(shape, shape2, strict=False))
+                if (m, n) == (first, other)
+            ]
+            if len(shape) == len(shape2) and len(axes) == 1:
+                tables[name] = axes[0]
+            elif batch_size is not None:
+                raise ValueError(
+                    f"Parameter '{name}' changes its shape with the rows ({shape} at {first}, "
+                    f"{shape2} at {other}) but "
+                    "has no axis of one entry a row, so batches cannot be gathered from it."
+                )
+        return tables
+
+    def _at_full_rows(
+        self, params: Mapping[str, Param], tables: Mapping[str, int]
+    ) -> dict[str, Param]:
+        """Make the tables at all rows: one run at full size for their initial values."""
+        short = [n for n, axis in tables.items() if params[n].leaf.shape[axis] != self.total]
+        if not short:
+            return dict(params)
+        with pyro.get_param_store().scope():
+            run = self._run(self.data)
+        return {
+            name: param._replace(leaf=run.leaves[param.site])
+            if name in short and param.site
+            else param
+            for name, param in params.items()
+        }
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _differs(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether a statement outside the plates answers differently to other rows, at the same
+    draws.
+    """
+    if handlers.is_factor(first):
+        values = [m["fn"].log_prob(m["value"]) for m in (first, second)]
+        return values[0].shape == values[1].shape and not torch.allclose(*values, equal_nan=True)
+    values = [m["value"] for m in (first, second)]
+    return values[0].shape == values[1].shape and not torch.equal(*values)
