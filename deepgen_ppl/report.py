@@ -1,0 +1,417 @@
+"""The report: one self-contained HTML page about a result, made to be looked at."""
+
+from __future__ import annotations
+
+import html
+import os
+import platform
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deepgen_ppl import archive
+from deepgen_ppl import figures as draw
+from deepgen_ppl.diagnostics import Check
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from deepgen_ppl.posterior import Posterior
+
+_TEMPLATE = Path(__file__).with_name("report.html")
+_MAX_ROWS = 12  # scalar quantities in the summary table
+_MAX_TRACES = 6
+_NUM_PREDICTIVE = 100  # replications in a predictive check
+_MAX_LOO = 5_000_000  # log likelihoods computed for leave-one-out
+_PACKAGES = (
+    *("deepgen_ppl", "numpyro", "jax", "pyro-ppl", "torch"),
+    *("numpy", "arviz-base", "arviz-stats", "arviz-plots", "xarray"),
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One result on a page.
+
+    Attributes:
+        title: Its heading.
+        posterior: Draws, or None.
+        fit: A wing's `Fit`, or None.
+        scores: The `Posterior` of `importance`, whose evidence gives Pareto k and log p(x); by
+            default the evidence of `posterior` where it has one.
+        figures: Further pictures by caption.
+        note: A sentence or two under the heading.
+    """
+
+    title: str
+    posterior: Posterior | None = None
+    fit: Any = None
+    scores: Posterior | None = None
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    note: str = ""
+
+
+def report(
+    result: Any,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    fit: Any = None,
+    figures: Mapping[str, Figure] | None = None,
+    note: str = "",
+) -> Path:
+    """Write one HTML page about a result: verdict, draws, loss, predictions, checks, what is next.
+
+    The page needs no network: styles, pictures and numbers stand inside it. It follows the reader's
+    choice of a light or a dark page.
+
+    Args:
+        result: A `Posterior`; or a `Fit`, whose guide is then sampled and scored by importance
+            sampling; or a list of `Section`s.
+        path: The file to write; folders are made as needed.
+        title: Heading of the page.
+        fit: The `Fit` that a `Posterior` came from, for its losses and parameters.
+        figures: Further pictures by caption.
+        note: A sentence or two under the heading.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        TypeError: If `result` is none of these.
+
+    Cost:
+        A second or two, most of it drawing; for a `Fit` also 500 draws and 500 particles a datum.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from deepgen_ppl import Posterior
+        >>> posterior = Posterior({"x": np.random.default_rng(0).normal(size=(4, 100))})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = report(posterior, f"{folder}/report.html", title="A normal").read_text()
+        >>> page.count("<h1>A normal</h1>")
+        1
+    """
+    sheets = [_Sheet(section) for section in _sections(result, title, fit, figures or {}, note)]
+    links = "".join(
+        f'<a href="#s{i}"><i class="{sheet.state}"></i>{_text(sheet.section.title)}</a>'
+        for i, sheet in enumerate(sheets, 1)
+    )
+    page = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=_text(title or sheets[0].section.title),
+        subtitle=f"written {datetime.now():%d %B %Y, %H:%M}",
+        nav=f"<nav>{links}</nav>" if len(sheets) > 1 else "",
+        body="".join(sheet.render(f"s{i}") for i, sheet in enumerate(sheets, 1)),
+        versions=_text(_versions()),
+    )
+    with archive.atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return Path(path)
+
+
+def _sections(
+    result: Any, title: str | None, fit: Any, figures: Mapping[str, Figure], note: str
+) -> list[Section]:
+    from deepgen_ppl.posterior import Posterior
+
+    if isinstance(result, Posterior):
+        names = {"mcmc": "Posterior by MCMC", "svi": "Posterior by SVI"}
+        name = title or names.get(result.method, "Posterior by importance sampling")
+        return [Section(name, result, fit, figures=figures, note=note)]
+    if isinstance(result, list | tuple) and result and all(isinstance(r, Section) for r in result):
+        return list(result)
+    if hasattr(result, "losses") and hasattr(result, "guide"):
+        posterior = scores = None
+        if result.guide is not None:
+            posterior = result.posterior(num_samples=500)
+            scores = result.importance(num_particles=500)
+        return [Section(title or "Fit by SVI", posterior, result, scores, figures, note)]
+    raise TypeError(
+        f"report takes a Posterior, a Fit or a list of Sections, not {type(result).__name__}."
+    )
+
+
+class _Sheet:
+    """One section being written, with what several of its parts need computed once."""
+
+    def __init__(self, section: Section) -> None:
+        self.section, self.fit = section, section.fit
+        self.posterior = None if section.posterior is None else section.posterior.resample()
+        scored = section.scores if section.scores is not None else section.posterior
+        self.evidence = None if scored is None else scored.evidence
+        checks: dict[str, Check] = {}
+        for part in (section.fit, section.scores):  # the scores see all rows, the fit a few
+            if part is not None:
+                checks |= {check.name: check for check in part.diagnose().checks}
+        if section.posterior is not None:
+            found = {check.name: check for check in section.posterior.diagnose().checks}
+            checks = found | checks
+        self.checks = list(checks.values())
+        self.failed = [check for check in self.checks if check.ok is False]
+        self.state = "warn" if self.failed else "good"
+        self.scalars = {} if self.posterior is None else _scalars(self.posterior.draws)
+
+    def render(self, anchor: str) -> str:
+        """The section as HTML."""
+        passed = sum(check.ok is True for check in self.checks)
+        judged = passed + len(self.failed)
+        words = f"✓ all {judged} checks passed"
+        if self.failed:
+            words = f"! {len(self.failed)} of {judged} checks need a look"
+        badge = f'<span class="badge">{words}</span>' if judged else ""
+        note = f'<p class="note soft">{_text(self.section.note)}</p>' if self.section.note else ""
+        return (
+            f'<section id="{anchor}" class="{self.state}"><div class="head">'
+            f"<h2>{_text(self.section.title)}</h2>{badge}</div>{note}{self._tiles()}"
+            f'<div class="cards">{"".join(self._cards())}</div></section>'
+        )
+
+    def _cards(self) -> Iterator[str]:
+        if self.failed:
+            advice = [f"<b>{_text(c.name)}</b>: {_text(c.advice)}" for c in self.failed]
+            yield _card("Look at this first", _list(advice), kind="attention")
+        for caption, figure in self.section.figures.items():
+            yield _picture(caption, figure)
+        if self.posterior is not None:
+            yield self._summary(self.posterior)
+        if self.fit is not None:
+            curve = draw.loss_curve(self.fit.losses, validation=_validation(self.fit))
+            yield _picture("Loss", curve)
+        if self.posterior is not None:
+            yield self._traces(self.posterior)
+            yield from self._predictions(self.posterior)
+            yield from self._pareto_k(self.posterior)
+        yield self._table_of_checks()
+        yield self._sites()
+        yield self._next()
+
+    def _tiles(self) -> str:
+        """The few numbers that a reader looks for first."""
+        tiles: list[tuple[str, str]] = []
+        if self.evidence is not None:
+            error = f"{self.evidence.standard_error:.2g}"
+            tiles.append((_number(self.evidence.log_evidence), f"log evidence ± {error}"))
+        if self.fit is not None:
+            last = np.asarray(self.fit.losses)[-max(1, len(self.fit.losses) // 20) :]
+            size = sum(np.size(value) for value in self.fit.params.values())
+            tiles.append((_number(float(np.mean(last))), "final loss per datum"))
+            tiles.append((f"{size:,}", "learned numbers"))
+            tiles.append((f"{len(self.fit.losses):,}", "optimiser steps"))
+            tiles.append((f"{self.fit.seconds:.1f} s", "training time"))
+        named = {"R-hat": "worst R-hat", "bulk ESS": "least bulk ESS", "Pareto k": "worst Pareto k"}
+        for check in self.checks:
+            if check.name in (*named, "divergences") and check.value is not None:
+                tiles.append((_number(check.value), named.get(check.name, check.name)))
+        if self.posterior is not None and not self.posterior.independent:
+            chains, draws = self.posterior.num_chains, self.posterior.num_draws
+            tiles.append((f"{chains} × {draws:,}", "chains × draws"))
+        cells = "".join(
+            f'<div class="tile"><b>{value}</b><span>{_text(label)}</span></div>'
+            for value, label in tiles
+        )
+        return f'<div class="tiles">{cells}</div>'
+
+    def _summary(self, posterior: Posterior) -> str:
+        """Mean, sd, central 90 % and chain diagnostics of the scalar quantities."""
+        from arviz_stats.base import array_stats
+
+        chained = not posterior.independent and posterior.num_draws >= 4
+        head = ["quantity", "", "mean", "sd", "5 %", "95 %"] + ["ESS", "R-hat"] * chained
+        body = []
+        for name, values in self.scalars.items():
+            cells = [values.mean(), values.std(ddof=1), *np.quantile(values, [0.05, 0.95])]
+            numbers = [_number(cell) for cell in cells]
+            if chained:
+                numbers.append(_number(round(float(array_stats.ess(values, method="bulk")))))
+                numbers.append(f"{float(array_stats.rhat(values)):.3f}")
+            body.append([f"<code>{_text(name)}</code>", _sparkline(values), *numbers])
+        total = sum(int(np.prod(values.shape[2:])) for values in posterior.draws.values())
+        why = f"{len(body)} of {total:,} scalar quantities are shown." if total > len(body) else ""
+        return _card("Posterior", _table(head, body, numeric=range(2, 8)), why=why)
+
+    def _traces(self, posterior: Posterior) -> str:
+        chosen = dict(list(self.scalars.items())[:_MAX_TRACES])
+        if not chosen or posterior.independent:
+            return ""
+        why = "Flat rank histograms mean that the chains explored the same distribution."
+        return _picture("Traces and ranks", draw.traces(chosen), why=why)
+
+    def _predictions(self, posterior: Posterior) -> Iterator[str]:
+        """Observed data beside replications from the posterior predictive distribution."""
+        if "posterior_predictive" not in posterior.evaluators:
+            return
+        few = posterior.resample(min(_NUM_PREDICTIVE, posterior.num_chains * posterior.num_draws))
+        for site, copies in few.evaluate("posterior_predictive").items():
+            if site in posterior.observed_data:
+                values = copies.reshape(-1, *copies.shape[2:])
+                figure = draw.predictive_check(site, posterior.observed_data[site], values)
+                why = "A model that fits replicates data that look like the observed ones."
+                yield _picture(f"Posterior predictive check of {site}", figure, why=why)
+
+    def _pareto_k(self, posterior: Posterior) -> Iterator[str]:
+        """Pareto k and log evidence of every datum; for chains Pareto k of leave-one-out."""
+        if self.evidence is not None and self.evidence.per_row is not None:
+            figure = draw.pareto_k(
+                np.asarray(self.evidence.pareto_k), what=self.evidence.rows or ""
+            )
+            why = "How well the guide covers each datum's own posterior: green may be trusted."
+            yield _picture("Pareto k of every datum", figure, why=why)
+            figure = draw.row_evidence(self.evidence.per_row)
+            why = "The data that the model finds least likely: outliers, or what it did not learn."
+            yield _picture("Log evidence of every datum", figure, why=why)
+        elif _can_leave_one_out(posterior):
+            import arviz_stats
+
+            tree = posterior.to_datatree(groups=["log_likelihood"])
+            found = arviz_stats.loo(tree, pointwise=True)
+            why = (
+                f"Expected log predictive density {found.elpd:.1f} ± {found.se:.1f} by leaving one "
+                "datum out at a time; a red datum decides the fit more than it should."
+            )
+            figure = draw.pareto_k(np.asarray(found.pareto_k), what="datum")
+            yield _picture("Pareto k of leave-one-out", figure, why=why)
+
+    def _table_of_checks(self) -> str:
+        words = {True: ("yes", "✓ ok"), False: ("no", "! look"), None: ("na", "n/a")}
+        rows: list[list[Any]] = []
+        for check in self.checks:
+            meaning = f'{_text(check.advice)} <span class="source">{_text(check.source)}</span>'
+            value = "" if check.value is None else _number(check.value)
+            wanted = _text(check.threshold.replace(">=", "≥").replace("<=", "≤"))
+            rows.append([_text(check.name), value, wanted, words[check.ok], meaning])
+        head = ["check", "value", "wanted", "", "what it means"]
+        return _card("Checks", _table(head, rows, numeric=[1])) if rows else ""
+
+    def _sites(self) -> str:
+        """What is drawn, observed and learned, in which plates and shapes."""
+        rows: list[list[str]] = []
+        if self.posterior is not None:
+            dims = self.posterior.dims
+            for name, values in self.posterior.draws.items():
+                rows.append(_site(name, "latent", dims.get(name, ()), values.shape[2:]))
+            for name, values in self.posterior.observed_data.items():
+                rows.append(_site(name, "observed", dims.get(name, ()), np.shape(values)))
+        if self.fit is not None:
+            for name, values in self.fit.params.items():
+                rows.append(_site(name, "learned", (), np.shape(values)))
+        head = ["site", "role", "plates", "shape", "numbers"]
+        return _card("Model", _table(head, rows, numeric=[4]), kind="half") if rows else ""
+
+    def _next(self) -> str:
+        steps = [_text(check.advice) for check in self.failed]
+        available = set() if self.posterior is None else set(self.posterior.evaluators)
+        if not self.failed and "log_likelihood" in available:
+            steps.append("Compare it with another model: <code>arviz_stats.compare</code>.")
+        if not self.failed and "log_prior" in available:
+            steps.append("See how much the prior decides: <code>arviz_stats.psense</code>.")
+        if self.posterior is not None:
+            calls = "<code>posterior.to_datatree()</code>, <code>posterior.save(path)</code>"
+            steps.append(f"Take the draws to ArviZ, or keep them: {calls}.")
+        if self.fit is not None:
+            steps.append("Keep the fit: <code>fit.save(path)</code>, <code>dg.load_fit</code>.")
+        return _card("What to do next", _list(steps), kind="half")
+
+
+def _can_leave_one_out(posterior: Posterior) -> bool:
+    if "log_likelihood" not in posterior.evaluators or posterior.independent:
+        return False
+    sizes = [np.size(value) for value in posterior.observed_data.values()]
+    total = posterior.num_chains * posterior.num_draws
+    return len(sizes) == 1 and sizes[0] * total <= _MAX_LOO
+
+
+def _card(title: str, body: str, *, why: str = "", kind: str = "") -> str:
+    below = f'<p class="why">{_text(why)}</p>' if why else ""
+    return f'<div class="card {kind}"><h3>{_text(title)}</h3>{body}{below}</div>'
+
+
+def _picture(title: str, figure: Figure, *, why: str = "") -> str:
+    return _card(title, f'<img alt="{_text(title)}" src="{draw.data_uri(figure)}">', why=why)
+
+
+def _list(items: Sequence[str]) -> str:
+    return f'<ol class="next">{"".join(f"<li>{item}</li>" for item in items)}</ol>'
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[Any]], *, numeric: Sequence[int]) -> str:
+    """A table of cells that are HTML already; a pair is a class and its cell."""
+    kinds = ["n" if i in numeric else "" for i in range(len(head))]
+    top = "".join(f'<th class="{k}">{_text(h)}</th>' for k, h in zip(kinds, head, strict=True))
+    rows = ""
+    for row in body:
+        cells = [c if isinstance(c, tuple) else (k, c) for k, c in zip(kinds, row, strict=True)]
+        rows += "<tr>" + "".join(f'<td class="{k}">{cell}</td>' for k, cell in cells) + "</tr>"
+    return f'<div class="scroll"><table><tr>{top}</tr>{rows}</table></div>'
+
+
+def _site(name: str, role: str, dims: Sequence[str | None], shape: tuple[int, ...]) -> list[str]:
+    plates = ", ".join(f"{dim} ({size:,})" for dim, size in zip(dims, shape, strict=False) if dim)
+    event = " × ".join(f"{size:,}" for size in shape[len(dims) :]) or "scalar"
+    tag = f'<span class="role {role}">{role}</span>'
+    return [f"<code>{_text(name)}</code>", tag, _text(plates), event, f"{int(np.prod(shape)):,}"]
+
+
+def _scalars(draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A few scalar quantities of every site, those that vary, by their labels."""
+    share = max(2, _MAX_ROWS // max(2, len(draws)))
+    chosen: dict[str, np.ndarray] = {}
+    for name, values in draws.items():
+        shape = values.shape[2:]
+        flat = values.reshape(*values.shape[:2], -1)[:, :, :share].astype(float)
+        for index in range(flat.shape[2]):
+            where = ", ".join(str(i) for i in np.unravel_index(index, shape)) if shape else ""
+            if np.ptp(flat[:, :, index]) > 0:
+                chosen[f"{name}[{where}]" if where else name] = flat[:, :, index]
+    return chosen
+
+
+def _sparkline(draws: np.ndarray, num_bins: int = 24) -> str:
+    """The histogram of some draws as a word-sized inline SVG."""
+    low, high = np.quantile(draws, [0.002, 0.998])
+    counts = np.histogram(np.clip(draws, low, high), num_bins)[0]
+    bars = "".join(
+        f'<rect x="{4 * i}" y="{22 - height:.1f}" width="3.4" height="{height:.1f}"/>'
+        for i, height in enumerate(21 * counts / counts.max())
+    )
+    return f'<svg class="spark" viewBox="0 0 {4 * num_bins} 22" aria-hidden="true">{bars}</svg>'
+
+
+def _validation(fit: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    history = fit.history or {}
+    if "validation" not in history:
+        return None
+    steps, values = (np.asarray(history[key], dtype=float) for key in ("step", "validation"))
+    kept = np.isfinite(values)
+    return (steps[kept], values[kept]) if kept.any() else None
+
+
+def _number(value: float) -> str:
+    """Three or four significant digits, thousands separated: 1,234 or 0.0123 or 3.2e-05."""
+    value = float(value)
+    if not np.isfinite(value) or value == 0:
+        return f"{value:g}"
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+    if 1 <= abs(value) < 1000:
+        text = f"{value:.4g}"
+    return text.replace("-", "−") if "e" not in text else text
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _versions() -> str:
+    known = [f"Python {platform.python_version()}"]
+    for package in _PACKAGES:
+        try:
+            known.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return " · ".join(known)
