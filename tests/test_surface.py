@@ -1,0 +1,117 @@
+"""The two wings are twins: the same files, the same public names, the same signatures."""
+
+import importlib
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "deepgen_ppl"
+
+for language in ("numpyro", "pyro"):
+    if importlib.util.find_spec(language) is None:
+        pytest.skip(f"{language} is not installed", allow_module_level=True)
+
+# Each difference needs its reason in docs/backends.md, whose tables are read by the last test.
+ONE_WING_ONLY_FILES: dict[str, set[str]] = {"numpyro": set(), "pyro": set()}
+OTHER_DEFAULTS: dict[str, set[str]] = {}
+
+
+def wing(name: str):
+    return importlib.import_module(f"deepgen_ppl.{name}")
+
+
+def files(name: str) -> set[str]:
+    return {str(p.relative_to(PACKAGE / name)) for p in (PACKAGE / name).rglob("*.py")}
+
+
+def public() -> list[str]:
+    return sorted(wing("numpyro").__all__)
+
+
+def parameters(thing: object) -> list[tuple[str, str, object]]:
+    return [
+        (p.name, p.kind.name, p.default)
+        for p in inspect.signature(thing).parameters.values()  # type: ignore[arg-type]
+    ]
+
+
+def members(kind: type) -> list[str]:
+    return sorted(name for name in dir(kind) if not name.startswith("_"))
+
+
+def test_the_wings_have_the_same_files() -> None:
+    left, right = files("numpyro"), files("pyro")
+    assert left - right == ONE_WING_ONLY_FILES["numpyro"]
+    assert right - left == ONE_WING_ONLY_FILES["pyro"]
+
+
+def test_the_wings_have_the_same_public_names() -> None:
+    assert public() == sorted(wing("pyro").__all__)
+
+
+@pytest.mark.parametrize("name", public())
+def test_every_public_name_is_there(name: str) -> None:
+    for language in ("numpyro", "pyro"):
+        assert hasattr(wing(language), name), f"deepgen_ppl.{language}.{name}"
+
+
+@pytest.mark.parametrize("name", public())
+def test_signatures_agree(name: str) -> None:
+    left, right = getattr(wing("numpyro"), name), getattr(wing("pyro"), name)
+    if not callable(left) or left is right:
+        pytest.skip(f"{name} is one and the same object")
+    differing = OTHER_DEFAULTS.get(name, set())
+
+    def comparable(thing: object) -> list[tuple[str, str, object]]:
+        return [
+            (
+                p,
+                kind,
+                None if p in differing or default is inspect.Parameter.empty else repr(default),
+            )
+            for p, kind, default in parameters(thing)
+        ]
+
+    assert comparable(left) == comparable(right)
+
+
+@pytest.mark.parametrize("name", public())
+def test_classes_have_the_same_members_with_the_same_signatures(name: str) -> None:
+    left, right = getattr(wing("numpyro"), name), getattr(wing("pyro"), name)
+    if not inspect.isclass(left) or left is right:
+        pytest.skip(f"{name} is no class of its own")
+    assert members(left) == members(right)
+    for member in members(left):
+        mine, other = getattr(left, member), getattr(right, member)
+        if inspect.isfunction(mine):
+            assert [p[:2] for p in parameters(mine)] == [p[:2] for p in parameters(other)], member
+
+
+@pytest.mark.parametrize("name", public())
+def test_public_objects_are_documented(name: str) -> None:
+    for language in ("numpyro", "pyro"):
+        thing = getattr(wing(language), name)
+        text = inspect.getdoc(thing) or ""
+        assert re.match(r".+?[.:?]", text), f"deepgen_ppl.{language}.{name} has no docstring"
+
+
+def test_data_are_positional_and_options_keyword_only() -> None:
+    for verb in ("svi", "importance", "mcmc", "predict"):
+        for language in ("numpyro", "pyro"):
+            signature = inspect.signature(getattr(wing(language), verb))
+            kinds = [p.kind for p in signature.parameters.values()]
+            assert inspect.Parameter.VAR_POSITIONAL in kinds, verb
+            after = kinds[kinds.index(inspect.Parameter.VAR_POSITIONAL) + 1 :]
+            assert set(after) <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+            assert "seed" in signature.parameters, verb
+            assert "params" in signature.parameters, verb
+
+
+def test_every_exception_to_the_twins_has_its_reason_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
+    for name in {*ONE_WING_ONLY_FILES["numpyro"], *ONE_WING_ONLY_FILES["pyro"], *OTHER_DEFAULTS}:
+        assert f"`{name}`" in page, name
