@@ -313,11 +313,12 @@ def _canvas(
     grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"width_ratios": widths})
     panels = list(grid.ravel())
     for axes in panels:
-        _style(axes)
+        style(axes)
     return figure, panels
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes) -> None:
+    """Give axes the look of the other pictures."""
     axes.set_facecolor("none")
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))

@@ -125,9 +125,10 @@ def _sections(
         names = {"mcmc": "Posterior by MCMC", "svi": "Posterior by SVI"}
         name = title or names.get(result.method, "Posterior by importance sampling")
         return [Section(name, result, fit, figures=figures, note=note)]
-    if isinstance(result, list | tuple) and result and all(isinstance(r, Section) for r in result):
-        return list(result)
-    if hasattr(result, "losses") and hasattr(result, "guide"):
+    if isinstance(result, list | tuple):
+        if result and all(isinstance(part, Section) for part in result):
+            return list(result)
+    elif hasattr(result, "losses") and hasattr(result, "guide"):
         posterior = scores = None
         if result.guide is not None:
             posterior = result.posterior(num_samples=500)
