@@ -1,4 +1,4 @@
-"""deepgen_ppl: deep generative models as Pyro and NumPyro programs, with answers that say how good they are.
+"""deepgen_ppl: deep generative models as Pyro and NumPyro programs, and how good the answer is.
 
 Import one wing: ``import deepgen_ppl.numpyro as dg`` or ``import deepgen_ppl.pyro as dg``. This
 package itself holds the rooms both wings share: it imports neither JAX nor PyTorch.

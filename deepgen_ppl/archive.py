@@ -1,7 +1,7 @@
-"""The archive: named arrays and a JSON manifest in one file, the only format of fits and checkpoints.
+"""The archive: named arrays and a JSON manifest in one file, the format of fits and checkpoints.
 
-An archive is a zip of ``.npy`` members beside ``manifest.json``; it holds data only. Nothing in it is executed when it
-is read (no pickle), and ``numpy.load`` reads it too.
+An archive is a zip of ``.npy`` members beside ``manifest.json``; it holds data only. Nothing in it
+is executed when it is read (no pickle).
 """
 
 import contextlib
@@ -28,20 +28,22 @@ def save(
 ) -> Path:
     """Write named arrays and a manifest to one file, whole or not at all.
 
-    The file is written under a temporary name in the same folder and renamed, so that a reader (or a crash) never
-    meets half of it. Values and dtypes come back exactly, scalars (shape ``()``) and empty arrays included.
+    The file is written under a temporary name in the same folder and renamed, so that a reader (or
+    a crash) never meets half of it. Values and dtypes come back exactly, scalars (shape ``()``) and
+    empty arrays included.
 
     Args:
         path: The file to write; an existing one is replaced.
-        arrays: Flat names (``"params/encoder/weight"``) to arrays of boolean, number, string or time dtype.
+        arrays: Flat names (``"params/encoder/weight"``) to arrays of boolean, number, string or
+            time dtype.
         manifest: Anything JSON can hold.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: An array has a dtype that ``.npy`` files cannot hold as data (Python objects, bfloat16), or the
-            manifest is not JSON.
+        ValueError: An array has a dtype that ``.npy`` files cannot hold as data (Python objects,
+            bfloat16), or the manifest is not JSON.
 
     Cost:
         One pass over the bytes; no compression.
@@ -67,8 +69,8 @@ def save(
         )
     except TypeError as error:
         raise ValueError(
-            f"The manifest of {path.name} is not JSON ({error}). Keep only strings, numbers, booleans, lists and "
-            "dicts with string keys in it; arrays go into `arrays`."
+            f"The manifest of {path.name} is not JSON ({error}). Keep only strings, numbers, "
+            "booleans, lists and dicts with string keys in it; arrays go into `arrays`."
         ) from error
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
         file.writestr(zipfile.ZipInfo(_MANIFEST), text)
@@ -89,8 +91,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is truncated or damaged, is not an archive of this library, is of a later version, or
-            lacks an array its manifest lists.
+        ValueError: The file is truncated or damaged, is not an archive of this library, is of a
+            later version, or lacks an array its manifest lists.
 
     Cost:
         One pass over the bytes.
@@ -109,8 +111,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         magic = stream.read(len(_ZIP_MAGIC))
     if magic != _ZIP_MAGIC:
         raise ValueError(
-            f"{path.name} is not a deepgen_ppl file (it starts with {magic!r}, not with {_ZIP_MAGIC!r}). Name a file "
-            "written by `save`."
+            f"{path.name} is not a deepgen_ppl file (it starts with {magic!r}, not with "
+            f"{_ZIP_MAGIC!r}). Name a file written by `save`."
         )
     try:
         with zipfile.ZipFile(path) as file:
@@ -121,7 +123,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
             }
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(
-            f"{path.name} is truncated or damaged ({error}). Use another copy of it, or write it again."
+            f"{path.name} is truncated or damaged ({error}). Use another copy of it, or write it "
+            "again."
         ) from error
     return arrays, header["manifest"]
 
@@ -170,8 +173,8 @@ def _storable(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "biufcSUmM":
         raise ValueError(
-            f"Array '{name}' has dtype {array.dtype}, which an archive cannot hold as plain data. Convert it first "
-            "(bfloat16 fits exactly into float32; Python objects belong into the manifest)."
+            f"Array '{name}' has dtype {array.dtype}, which an archive cannot hold as plain data. "
+            "Convert it first (bfloat16 fits exactly into float32)."
         )
     return array
 
@@ -190,8 +193,8 @@ def _read_header(path: Path, file: zipfile.ZipFile) -> dict[str, Any]:
         )
     if header["version"] > _VERSION:
         raise ValueError(
-            f"{path.name} was written in version {header['version']} of the format; this release reads up to "
-            f"version {_VERSION}. Upgrade deepgen_ppl."
+            f"{path.name} was written in version {header['version']} of the format; this release "
+            f"reads up to version {_VERSION}. Upgrade deepgen_ppl."
         )
     return header
 
@@ -211,7 +214,7 @@ def _read_array(path: Path, file: zipfile.ZipFile, name: str, about: dict[str, A
         member.read()  # to the end: only there does the zip reader compare the checksum
     if array.dtype.str != about["dtype"] or list(array.shape) != list(about["shape"]):
         raise ValueError(
-            f"{path.name} is damaged: array '{name}' is {array.dtype.str}{list(array.shape)}, its manifest says "
-            f"{about['dtype']}{list(about['shape'])}."
+            f"{path.name} is damaged: array '{name}' is {array.dtype.str}{list(array.shape)}, its "
+            f"manifest says {about['dtype']}{list(about['shape'])}."
         )
     return array

@@ -1,4 +1,4 @@
-"""The evidence: log importance weights in, log evidence with error and limits, ESS and Pareto k out."""
+"""The evidence: log importance weights in, log evidence with limits, ESS and Pareto k out."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,26 +7,28 @@ import numpy as np
 from jaxtyping import Float, Int
 
 _Z95 = 1.6448536269514722  # 95% point of the standard normal
-_MARKOV95 = np.log(0.05)  # P(Z_hat >= Z / 0.05) <= 0.05 for a non-negative unbiased Z_hat
+_MARKOV95 = float(np.log(0.05))  # P(Z_hat >= 20 Z) <= 1/20 for a non-negative unbiased Z_hat
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The log evidence log p(x) that a set of importance weights estimates, and how far to trust it.
+    """The log evidence log p(x) that importance weights estimate, and how far to trust it.
 
     Attributes:
-        log_evidence: Estimate of log p(x); the sum over rows where there are rows.
+        log_evidence: Estimate of log p(x) in nats; the sum over rows where there are rows.
         standard_error: Its standard error (delta method).
         lower_limit: One-sided 95% lower limit of log p(x).
-        upper_limit: One-sided 95% upper limit of log p(x), asymptotic: believe it where `pareto_k` is below 0.7.
-        ess: Effective sample size 1 / sum of squared normalised weights, from 1 to `num_particles`; per row.
-        pareto_k: Pareto shape of the largest weights: nan when there are too few particles to tell, -inf when the
-            largest weights are all equal; per row.
-        num_particles: Number K of weights (for each row).
+        upper_limit: One-sided 95% upper limit of log p(x); asymptotic, so believe it only where
+            `pareto_k` is below 0.7.
+        ess: Effective sample size 1 / sum of squared normalised weights, from 1 to
+            `num_particles`; per row.
+        pareto_k: Pareto shape of the largest weights; per row. nan: too few particles to tell;
+            -inf: the largest weights are all equal; inf: too few particles have any weight.
+        num_particles: Number K of weights (of each row).
         method: What made the weights.
-        rows: Name of the data plate when the weights are per row, else None.
-        per_row: Estimates of log p(x_i), None when the weights are global.
-        per_row_standard_error: Their standard errors, None when the weights are global.
+        rows: Name of the data plate where the weights are per row, else None.
+        per_row: Estimates of log p(x_i), None where the weights are global.
+        per_row_standard_error: Their standard errors, None where the weights are global.
     """
 
     log_evidence: float
@@ -42,26 +44,26 @@ class Evidence:
     per_row_standard_error: Float[np.ndarray, "N"] | None = None
 
     def attrs(self) -> dict[str, float | int | str]:
-        """The scalars, ready to be attributes of a dataset.
+        """The scalars, ready to be attributes of a dataset; of ESS and Pareto k the worst row.
 
         Example:
             >>> evidence(np.zeros(100)).attrs()["log_evidence"]
             0.0
         """
-        summary: dict[str, float | int | str] = {
-            "log_evidence": float(self.log_evidence),
-            "log_evidence_standard_error": float(self.standard_error),
-            "log_evidence_lower_limit": float(self.lower_limit),
-            "log_evidence_upper_limit": float(self.upper_limit),
+        found: dict[str, float | int | str] = {
+            "log_evidence": self.log_evidence,
+            "log_evidence_standard_error": self.standard_error,
+            "log_evidence_lower_limit": self.lower_limit,
+            "log_evidence_upper_limit": self.upper_limit,
             "log_evidence_ess": float(np.min(self.ess)),
-            "log_evidence_pareto_k": float(_worst_k(self.pareto_k)),
-            "log_evidence_num_particles": int(self.num_particles),
+            "log_evidence_pareto_k": _worst_k(self.pareto_k),
+            "log_evidence_num_particles": self.num_particles,
             "log_evidence_method": self.method,
         }
-        return summary | ({"log_evidence_rows": self.rows} if self.rows is not None else {})
+        return found if self.rows is None else {**found, "log_evidence_rows": self.rows}
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field by name, arrays as NumPy arrays.
+        """Every field by name.
 
         Example:
             >>> evidence(np.zeros(100)).to_dict()["num_particles"]
@@ -71,12 +73,12 @@ class Evidence:
 
     def __str__(self) -> str:
         over = "" if self.per_row is None else f" over {len(self.per_row)} rows of '{self.rows}'"
-        per_row = "" if self.per_row is None else "worst row: "
+        worst = "" if self.per_row is None else "; worst row"
         return (
-            f"log evidence {self.log_evidence:.4g} +/- {self.standard_error:.2g}{over}"
-            f" (95% limits: at least {self.lower_limit:.4g}, at most {self.upper_limit:.4g}; {self.method},"
-            f" {self.num_particles} particles; {per_row}ESS {float(np.min(self.ess)):.1f},"
-            f" Pareto k {float(_worst_k(self.pareto_k)):.2f})"
+            f"log evidence {self.log_evidence:.4f} +/- {self.standard_error:.2g}{over}, with 95% "
+            f"confidence at least {self.lower_limit:.4f}, at most {self.upper_limit:.4f} "
+            f"({self.method}, {self.num_particles} particles{worst}: ESS "
+            f"{float(np.min(self.ess)):.1f}, Pareto k {_worst_k(self.pareto_k):.2f})"
         )
 
 
@@ -92,74 +94,72 @@ def evidence(
     With weights w_k = p(x, z_k) / q(z_k):
 
     .. math:: \log \hat Z = \log \tfrac1K \sum_k w_k, \qquad
-        \mathrm{se}^2 = \frac{1}{K e} \frac{\mathrm{var}(w)}{\mathrm{mean}(w)^2}, \qquad
+        \mathrm{se}^2 = \frac{\mathrm{var}(w)}{e K\,\mathrm{mean}(w)^2}, \qquad
         \mathrm{ESS} = e\,\frac{(\sum_k w_k)^2}{\sum_k w_k^2}
 
-    where e is the relative efficiency. The lower limit is :math:`\log\hat Z - 1.645\,\mathrm{se}` or, where that is
-    higher, :math:`\log\hat Z - \log 20`, which Markov's inequality grants to any unbiased non-negative estimate. The
-    upper limit is :math:`\log\hat Z + \tfrac12\mathrm{se}^2 + 1.645\,\mathrm{se}`: Jensen's bias, which adds up over
-    rows while errors cancel, is put back. With rows, :math:`\log\hat Z` and the squared errors are summed over them.
+    where e is the relative efficiency. The lower limit is :math:`\log\hat Z - 1.645\,\mathrm{se}`
+    or, where that is higher, :math:`\log\hat Z - \log 20`, which Markov's inequality grants to any
+    unbiased non-negative estimate. The upper limit is :math:`\log\hat Z + \tfrac12\mathrm{se}^2 +
+    1.645\,\mathrm{se}`: Jensen's bias, which adds up over rows while errors cancel, is put back.
+    With rows, :math:`\log\hat Z` and the squared errors are summed over them.
 
     Args:
-        log_weights: Log weights of K particles, or of K particles for each of N rows. -inf (weight zero) is allowed.
+        log_weights: Log weights of K particles, or of K particles for each of N rows. -inf (weight
+            zero) is allowed.
         rows: Name of the data plate that the second axis runs over.
         method: What made the weights, for the report.
-        relative_efficiency: Effective over actual number of particles where they are autocorrelated.
+        relative_efficiency: Effective over actual number of particles where these are dependent.
 
     Returns:
-        The evidence; per row too when `log_weights` has two axes.
+        The evidence; per row too where `log_weights` has two axes. Where all weights are zero it is
+        -inf, with an infinite standard error.
 
     Raises:
-        ValueError: There are no particles, or a log weight is NaN or +inf (the message names the rows).
+        ValueError: There are no particles, or a log weight is NaN or +inf; the message names the
+            rows.
 
     Cost:
-        O(K N) and one Pareto fit per row (about 0.5 ms each).
+        O(K N), and one Pareto fit per row (about 0.5 ms for 1,000 particles).
 
     References:
-        Vehtari, Simpson, Gelman, Yao, Gabry: Pareto smoothed importance sampling. JMLR 25(72), 2024.
-        https://arxiv.org/abs/1507.02646
+        Vehtari, Simpson, Gelman, Yao, Gabry: Pareto smoothed importance sampling. JMLR 25(72),
+        2024. https://arxiv.org/abs/1507.02646
+
         Owen: Monte Carlo theory, methods and examples, chapter 9, 2013. https://artowen.su.domains/mc/
 
     Example:
         >>> import numpy as np
-        >>> log_weights = np.random.default_rng(0).normal(-0.125, 0.5, 10_000)  # mean weight 1
+        >>> log_weights = np.random.default_rng(0).normal(-0.125, 0.5, 10_000)  # of mean weight 1
         >>> result = evidence(log_weights)
         >>> result.lower_limit < 0.0 < result.upper_limit
         True
     """
     log_w = _checked(log_weights, rows)
+    if log_w.ndim > 2:
+        raise ValueError(f"log_weights must have shape (K,) or (K, N), not {log_w.shape}.")
     table = log_w if log_w.ndim == 2 else log_w[:, None]
-    num_particles = len(table)
-    largest = table.max(axis=0)
-    weights = np.exp(table - np.where(np.isfinite(largest), largest, 0.0))
-    total = weights.sum(axis=0)
-    alive = total > 0.0
-    safe = np.where(alive, total, 1.0)
-    log_z = np.where(alive, largest + np.log(safe / num_particles), -np.inf)
-    weights /= safe
-    squares = np.einsum("kn,kn->n", weights, weights)
-    if num_particles > 1:
-        variance = (
-            num_particles / (num_particles - 1) * np.maximum(squares - 1.0 / num_particles, 0.0)
-        )
-    else:
-        variance = np.full_like(squares, np.inf)
-    error = np.where(alive, np.sqrt(variance / relative_efficiency), np.inf)
-    ess = np.where(alive, relative_efficiency / np.where(alive, squares, 1.0), 0.0)
+    num = len(table)
+    weights, log_total = _normalise(table)
+    log_z, dead = log_total - np.log(num), np.isneginf(log_total)
+    np.exp(weights, out=weights)
+    squares = np.where(dead, 1.0, np.einsum("kn,kn->n", weights, weights))
+    variance = np.maximum(num * squares - 1.0, 0.0) / (num - 1) if num > 1 else np.inf
+    error = np.where(dead, np.inf, np.sqrt(variance / relative_efficiency))
+    ess = np.where(dead, 0.0, relative_efficiency / squares)
     pareto_k = smooth(table, relative_efficiency=relative_efficiency)[1]
 
-    log_evidence = float(log_z.sum())
-    variance_sum = float((error**2).sum())
-    standard_error = float(np.sqrt(variance_sum))
+    total, total_variance = float(log_z.sum()), float((error**2).sum())
+    total_error = float(np.sqrt(total_variance))
+    upper = total + 0.5 * total_variance + _Z95 * total_error if total_error < np.inf else np.inf
     per_row = log_w.ndim == 2
     return Evidence(
-        log_evidence=log_evidence,
-        standard_error=standard_error,
-        lower_limit=log_evidence + max(-_Z95 * standard_error, _MARKOV95),
-        upper_limit=_upper_limit(log_evidence, variance_sum),
+        log_evidence=total,
+        standard_error=total_error,
+        lower_limit=total + max(-_Z95 * total_error, _MARKOV95),
+        upper_limit=upper,
         ess=ess if per_row else float(ess[0]),
         pareto_k=pareto_k if per_row else float(pareto_k[0]),
-        num_particles=num_particles,
+        num_particles=num,
         method=method,
         rows=(rows or "rows") if per_row else None,
         per_row=log_z if per_row else None,
@@ -170,25 +170,28 @@ def evidence(
 def smooth(
     log_weights: Float[np.ndarray, "K *N"], *, relative_efficiency: float = 1.0
 ) -> tuple[Float[np.ndarray, "K *N"], Float[np.ndarray, "*N"]]:
-    """Replace the largest weights by the quantiles of a Pareto tail fitted to them (PSIS), and normalise.
+    """Replace the largest weights by the quantiles of a Pareto law fitted to them, and normalise.
 
-    The fit is ArviZ's. Where it cannot be made the weights are normalised as they are: fewer than 25 particles give
-    k = nan; as many particles of weight zero as leave no tail give k = inf; a tail of equal weights (the guide is the
-    posterior) gives k = -inf.
+    The fit is ArviZ's. Where none can be made the weights are only normalised: with fewer than 25
+    particles k is nan, where too few particles have any weight it is inf, and where the largest
+    weights are all equal (the guide is the posterior) it is -inf.
 
     Args:
         log_weights: Log weights, particles along axis 0.
-        relative_efficiency: Effective over actual number of particles.
+        relative_efficiency: Effective over actual number of particles where these are dependent.
 
     Returns:
         The smoothed log weights, normalised to sum to one over axis 0, and the Pareto shape k.
+
+    Raises:
+        ValueError: There are no particles, or a log weight is NaN or +inf.
 
     Cost:
         About 0.5 ms a column of 1,000 particles.
 
     References:
-        Vehtari, Simpson, Gelman, Yao, Gabry: Pareto smoothed importance sampling. JMLR 25(72), 2024.
-        https://arxiv.org/abs/1507.02646
+        Vehtari, Simpson, Gelman, Yao, Gabry: Pareto smoothed importance sampling. JMLR 25(72),
+        2024. https://arxiv.org/abs/1507.02646
 
     Example:
         >>> import numpy as np
@@ -198,21 +201,20 @@ def smooth(
     """
     log_w = _checked(log_weights, None)
     table = log_w.reshape(len(log_w), -1)
-    num_particles = len(table)
-    tail = _tail_length(num_particles, relative_efficiency)
-    smoothed = _normalise(table)
+    num = len(table)
+    tail = _tail_length(num, relative_efficiency)
+    smoothed, _ = _normalise(table)
     pareto_k = np.full(table.shape[1], np.nan)
     if tail >= 5:
-        top = np.partition(table, num_particles - tail - 1, axis=0)[num_particles - tail - 1 :]
-        cutoff, largest = top[0], top.max(axis=0)
-        fits = np.isfinite(cutoff) & (largest - top[1:].min(axis=0) > 1e-12)
+        top = np.partition(table, num - tail - 1, axis=0)[num - tail - 1 :]
+        cutoff, lowest, largest = top[0], top[1:].min(axis=0), top.max(axis=0)
         pareto_k = np.where(np.isfinite(cutoff), -np.inf, np.inf)
-        for row in np.flatnonzero(fits):
-            column, k = _psis(table[:, row], relative_efficiency)
-            if np.isfinite(k) and np.all(np.isfinite(column) | np.isneginf(column)):
-                smoothed[:, row], pareto_k[row] = column, k
-            elif largest[row] - cutoff[row] > 1e-2:  # a wide tail that no Pareto law fits
-                pareto_k[row] = np.inf
+        for column in np.flatnonzero(np.isfinite(cutoff) & (lowest < largest)):
+            found, k = _psis(table[:, column], relative_efficiency)
+            if np.isfinite(k) and not np.isnan(found).any():
+                smoothed[:, column], pareto_k[column] = found, k
+            elif largest[column] - cutoff[column] > 0.01:  # a wide tail, and no Pareto law fits
+                pareto_k[column] = np.inf
     return smoothed.reshape(log_w.shape), pareto_k.reshape(log_w.shape[1:])
 
 
@@ -221,8 +223,8 @@ def resample(
 ) -> Int[np.ndarray, "S *N"]:
     r"""Draw particles in proportion to their Pareto-smoothed weights, by systematic resampling.
 
-    Particle k is drawn :math:`n_k` times with :math:`\mathbb E\,n_k = S w_k` exactly and :math:`|n_k - S w_k| < 1`;
-    the draws come in random order. Columns are drawn independently of each other.
+    Particle k is drawn :math:`n_k` times, :math:`\mathbb E\,n_k = S w_k` exactly and
+    :math:`|n_k - S w_k| < 1`; the draws come in random order. Columns are drawn independently.
 
     Args:
         log_weights: Log weights, particles along axis 0.
@@ -233,10 +235,11 @@ def resample(
         Indices of particles.
 
     Raises:
-        ValueError: All weights of a column are zero.
+        ValueError: `num_draws` is not positive, all weights of a column are zero, or a log weight
+            is NaN or +inf.
 
     Cost:
-        O((K + S log K) N), beside one Pareto fit per column.
+        O((K + S log K) N), and one Pareto fit per column.
 
     References:
         Douc, Cappé, Moulines: Comparison of resampling schemes for particle filtering. 2005.
@@ -248,23 +251,36 @@ def resample(
         2
     """
     if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}.")
+        raise ValueError(f"num_draws must be at least 1, not {num_draws}.")
     log_w = _checked(log_weights, None)
     smoothed = smooth(log_w)[0].reshape(len(log_w), -1)
-    dead = np.flatnonzero(~np.isfinite(smoothed.max(axis=0)))
+    dead = np.flatnonzero(np.isneginf(smoothed.max(axis=0)))
     if dead.size:
+        where = f" of row {some(dead)}" if log_w.ndim > 1 else ""
         raise ValueError(
-            f"All particles of row {_some(dead)} have weight zero, so there is nothing to resample. Use a guide that "
-            "covers the posterior, or more particles."
+            f"All particles{where} have weight zero, so there is nothing to resample. Use a guide "
+            "that covers the posterior, or more particles."
         )
     rng = np.random.default_rng(seed)
     indices = np.empty((num_draws, smoothed.shape[1]), dtype=np.int64)
-    for row in range(smoothed.shape[1]):
-        cumulative = np.cumsum(np.exp(smoothed[:, row]))
+    for column, log_column in enumerate(smoothed.T):
+        cumulative = np.cumsum(np.exp(log_column))
         points = (rng.random() + np.arange(num_draws)) / num_draws * cumulative[-1]
         points = np.minimum(points, np.nextafter(cumulative[-1], 0.0))
-        indices[:, row] = rng.permutation(np.searchsorted(cumulative, points, side="right"))
+        drawn = np.searchsorted(cumulative, points, side="right")  # never a weight of zero
+        indices[:, column] = rng.permutation(drawn)
     return indices.reshape(num_draws, *log_w.shape[1:])
+
+
+def some(indices: np.ndarray, limit: int = 5) -> str:
+    """The first few of many indices, for a message.
+
+    Example:
+        >>> some(np.arange(7)), some(np.arange(2))
+        ('0, 1, 2, 3, 4, ...', '0, 1')
+    """
+    shown = ", ".join(str(int(index)) for index in indices[:limit])
+    return shown if len(indices) <= limit else f"{shown}, ..."
 
 
 def _checked(log_weights: np.ndarray, rows: str | None) -> np.ndarray:
@@ -275,26 +291,22 @@ def _checked(log_weights: np.ndarray, rows: str | None) -> np.ndarray:
     if bad.any():
         where = ""
         if log_w.ndim > 1:
-            where = (
-                f" in row {_some(np.flatnonzero(bad.any(axis=0).ravel()))} of '{rows or 'rows'}'"
-            )
+            bad_rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=0))
+            where = f" in row {some(bad_rows)} of '{rows or 'rows'}'"
         raise ValueError(
-            f"{int(bad.sum())} of {log_w.size} log weights are NaN or +inf{where}. The model or the guide has no "
-            "finite log density there: check the data and the learned parameters of these rows."
+            f"{int(bad.sum())} of {log_w.size} log weights are NaN or +inf{where}. The model or "
+            "the guide has no finite log density there: check the data and the learned parameters."
         )
     return log_w
 
 
-def _some(indices: np.ndarray, limit: int = 5) -> str:
-    shown = ", ".join(str(int(i)) for i in indices[:limit])
-    return shown if len(indices) <= limit else f"{shown}, ... ({len(indices)} in all)"
-
-
-def _normalise(table: np.ndarray) -> np.ndarray:
+def _normalise(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log weights that sum to one over axis 0, and the log of their sum; columns of -inf stay."""
     largest = table.max(axis=0)
-    shifted = table - np.where(np.isfinite(largest), largest, 0.0)
+    shifted = table - np.where(np.isneginf(largest), 0.0, largest)
     total = np.exp(shifted).sum(axis=0)
-    return shifted - np.log(np.where(total > 0.0, total, 1.0))
+    log_total = np.log(np.where(total > 0.0, total, 1.0))
+    return shifted - log_total, largest + log_total
 
 
 def _tail_length(num_particles: int, relative_efficiency: float) -> int:
@@ -306,15 +318,10 @@ def _tail_length(num_particles: int, relative_efficiency: float) -> int:
 def _psis(column: np.ndarray, relative_efficiency: float) -> tuple[np.ndarray, float]:
     from arviz_stats.base import array_stats
 
+    stats: Any = array_stats
     with np.errstate(all="ignore"):
-        smoothed, k = array_stats.psislw(-column, r_eff=relative_efficiency)
+        smoothed, k = stats.psislw(-column, r_eff=relative_efficiency)
     return smoothed, float(k)
-
-
-def _upper_limit(log_evidence: float, variance: float) -> float:
-    if not np.isfinite(variance):
-        return np.inf
-    return log_evidence + 0.5 * variance + _Z95 * float(np.sqrt(variance))
 
 
 def _worst_k(pareto_k: float | np.ndarray) -> float:

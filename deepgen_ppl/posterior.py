@@ -1,4 +1,4 @@
-"""The posterior: named draws with their weights and statistics, turned into one DataTree for ArviZ."""
+"""The posterior: named draws with their weights and statistics, and what is known about them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepgen_ppl import archive, labels
+from deepgen_ppl import archive, datatree
 from deepgen_ppl.diagnostics import Diagnosis, diagnose_posterior
 from deepgen_ppl.evidence import Evidence, resample
 
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 Draws = dict[str, np.ndarray]
 Evaluator = Callable[[Draws], Mapping[str, np.ndarray]]
 
-_EVALUATED = ("posterior_predictive", "log_likelihood", "log_prior")
-_ON_REQUEST = ("prior", "prior_predictive")
-_DATA = ("observed_data", "constant_data")
-_GROUPS = ("proposal", "sample_stats", *_EVALUATED, *_ON_REQUEST, *_DATA)
-
 
 @dataclass
 class Posterior:
@@ -34,7 +29,7 @@ class Posterior:
     Attributes:
         draws: Site names to raw draws, shape (chain, draw, *batch, *event).
         log_weights: Log importance weights, shape (chain, draw), or (chain, draw, N) where every
-            row of the data plate has its own; None when the draws are equally weighted.
+            row of the data plate has its own; None where the draws are equally weighted.
         stats: Statistics of each raw draw under ArviZ's names (``lp``, ``log_q``, ``diverging``,
             ``energy``, ``tree_depth``, ``n_steps``, ``acceptance_rate``, ``step_size``), shape
             (chain, draw).
@@ -82,15 +77,14 @@ class Posterior:
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.draws = {name: labels.host(value) for name, value in self.draws.items()}
-        self.stats = {name: labels.host(value) for name, value in self.stats.items()}
-        self.observed_data = {k: labels.host(v) for k, v in self.observed_data.items()}
-        self.constant_data = {k: labels.host(v) for k, v in self.constant_data.items()}
+        for name in ("draws", "stats", "observed_data", "constant_data"):
+            values = getattr(self, name)
+            setattr(self, name, {key: datatree.host(value) for key, value in values.items()})
         if self.log_weights is not None:
             self.log_weights = np.asarray(self.log_weights)
         if self.independent is None:
             self.independent = self.method != "mcmc"
-        self._check()
+        self._check_shapes()
 
     @property
     def num_chains(self) -> int:
@@ -102,6 +96,12 @@ class Posterior:
         """Number of raw draws of each chain."""
         return self._sample_shape[1]
 
+    @property
+    def available(self) -> frozenset[str]:
+        """The groups that `evaluate` can compute."""
+        per_row = self.evidence is not None and self.evidence.per_row is not None
+        return frozenset(self.evaluators) | ({"log_likelihood"} if per_row else set())
+
     def flat(self) -> Draws:
         """The raw draws with chains joined: site names to (S, *batch, *event).
 
@@ -109,7 +109,7 @@ class Posterior:
             >>> Posterior({"z": np.zeros((2, 3, 5))}).flat()["z"].shape
             (6, 5)
         """
-        return {name: value.reshape(-1, *value.shape[2:]) for name, value in self.draws.items()}
+        return {name: _join_chains(value) for name, value in self.draws.items()}
 
     def resample(self, num_draws: int | None = None, seed: int = 0) -> Posterior:
         """Make the draws equally weighted.
@@ -123,7 +123,8 @@ class Posterior:
             seed: Seed of the resampling.
 
         Returns:
-            A posterior without weights.
+            A posterior without weights. Sites that no row owns are left out where weights are per
+            row (no weight is theirs), unless they are the same in all draws.
 
         Raises:
             ValueError: All weights (of a row) are zero, or there are fewer draws than asked for.
@@ -132,8 +133,8 @@ class Posterior:
             One Pareto fit per column of weights (about 0.5 ms each); cached.
 
         References:
-            Vehtari et al.: Pareto smoothed importance sampling. JMLR 25(72), 2024.
-            https://arxiv.org/abs/1507.02646
+            Vehtari, Simpson, Gelman, Yao, Gabry: Pareto smoothed importance sampling. JMLR 25(72),
+            2024. https://arxiv.org/abs/1507.02646
 
         Example:
             >>> weighted = Posterior(
@@ -148,9 +149,12 @@ class Posterior:
             return self
         key = ("resample", num_draws, seed)
         if key not in self._cache:
-            thinned = self._thin if self.log_weights is None else self._draw_again
-            made = thinned(num_draws or self.num_chains * self.num_draws, seed)
-            made._cache["diagnosis"] = self.diagnose()
+            total = self.num_chains * self.num_draws if num_draws is None else num_draws
+            if self.log_weights is None:
+                made = self._thin(total)
+            else:
+                made = self._draw_again(self.log_weights, total, seed)
+            made._cache["diagnosis"] = self.diagnose()  # of the draws these were made from
             self._cache[key] = made
         return self._cache[key]
 
@@ -165,25 +169,23 @@ class Posterior:
             Names to arrays of shape (chain, draw, ...).
 
         Raises:
-            ValueError: The result has no evaluator of that name.
+            ValueError: The result has no evaluator of that name, or it returns another number of
+                draws than it was given.
 
         Example:
             >>> square = {"log_prior": lambda draws: {"z": -draws["z"] ** 2 / 2}}
             >>> Posterior({"z": np.ones((1, 4))}, evaluators=square).evaluate("log_prior")["z"]
             array([[-0.5, -0.5, -0.5, -0.5]])
         """
-        if group not in self._available():
+        if group not in self.available:
             raise ValueError(
-                f"This result cannot compute '{group}'; it has {sorted(self._available())}."
+                f"This result cannot compute '{group}'; it has {sorted(self.available)}."
             )
         if ("group", group) not in self._cache:
-            shape = (self.num_chains, self.num_draws)
-            if group in self.evaluators:
-                found = self.evaluators[group](self.flat())
-            else:
-                found = self._row_log_evidence()
+            own = group in self.evaluators
+            found = self.evaluators[group](self.flat()) if own else self._row_log_evidence()
             self._cache["group", group] = {
-                name: labels.host(value).reshape(*shape, *np.shape(value)[1:])
+                name: self._split_chains(f"{group} of '{name}'", datatree.host(value))
                 for name, value in found.items()
             }
         return self._cache["group", group]
@@ -199,17 +201,17 @@ class Posterior:
         """Lay the result out as ArviZ reads it.
 
         Group ``posterior`` holds equally weighted draws; ``proposal`` holds the raw draws of a
-        weighted result beside their weights. Every draw has the dimensions ``chain`` and ``draw``;
-        plates give the others their names (with ``_dim`` behind a name that is a variable's too).
-        Where weights are per row, ``log_likelihood`` is the integrated log evidence of each row,
-        spread over the draws as its standard error tells, so that LOO returns it unchanged. The
-        diagnosis and the evidence are attributes of the root.
+        weighted result beside their weights. All have the dimensions ``chain`` and ``draw``; plates
+        name the others (with ``_dim`` behind a name that is a variable's too). Where weights are
+        per row, ``log_likelihood`` is the integrated log evidence of each row, spread over the
+        draws by its standard error, so that LOO returns it and its Pareto k tells of the error.
+        The diagnosis and the evidence are attributes of the root.
 
         Args:
             groups: Groups to have beside ``posterior``; by default all but ``prior`` and
                 ``prior_predictive``.
             coords: Dimension names to coordinate values.
-            dims: Variable names to names of their dimensions: all of them, or those of the event.
+            dims: Variable names to names of their dimensions: all of them, or the last ones.
             num_draws: Number of equally weighted draws; by default as many as there are.
 
         Returns:
@@ -227,34 +229,9 @@ class Posterior:
             >>> tree.posterior.sizes["draw"], tree.attrs["diagnosis_ok"]
             (250, 1)
         """
-        import xarray as xr
-
-        wanted = self._wanted(groups)
-        even = self.resample(num_draws)
-        arrays: dict[str, tuple[Draws, int]] = {"posterior": (even.draws, 2)}
-        for group in wanted:
-            if group == "proposal" and self.log_weights is not None:
-                arrays[group] = (self._proposal(), 2)
-            elif group == "sample_stats" and even.stats:
-                arrays[group] = (even.stats, 2)
-            elif group in even._available():
-                arrays[group] = (even.evaluate(group), 2)
-            elif group in _DATA and getattr(self, group):
-                arrays[group] = (getattr(self, group), 0)
-        namer = labels.Namer(
-            {name for values, _ in arrays.values() for name in values},
-            self._batch_dims(),
-            coords or {},
-            dims or {},
+        return datatree.to_datatree(
+            self, groups=groups, coords=coords, dims=dims, num_draws=num_draws
         )
-        sets = {group: namer.dataset(values, lead) for group, (values, lead) in arrays.items()}
-        if "proposal" in sets and self.evidence is not None and self.evidence.per_row is not None:
-            sets["proposal"].update(namer.dataset(self._row_table(), 0))
-        for values in sets.values():
-            values.attrs.update(labels.library_attrs())
-        tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs=self._root_attrs()), **sets})
-        namer.check_all_used()
-        return tree
 
     def summary(self, **options: Any) -> pd.DataFrame:
         """Summarise the equally weighted draws with ``arviz_stats.summary``.
@@ -274,7 +251,8 @@ class Posterior:
         import arviz_stats
 
         kind = {"kind": "stats"} if self.independent else {}
-        return arviz_stats.summary(self.to_datatree(groups=()), **{**kind, **options})
+        table: Any = arviz_stats.summary(self.to_datatree(groups=()), **{**kind, **options})
+        return table
 
     def diagnose(self) -> Diagnosis:
         """Say how good the draws are: see `deepgen_ppl.diagnostics.diagnose_posterior`.
@@ -307,50 +285,50 @@ class Posterior:
         tree = self.to_datatree(**options)
         with archive.atomic(path) as temporary:
             tree.to_netcdf(temporary, engine="h5netcdf")
-        tree.close()
         return Path(path)
 
     @property
     def _sample_shape(self) -> tuple[int, int]:
-        for values in (self.draws, self.stats):
-            for value in values.values():
-                return value.shape[0], value.shape[1]
-        return (0, 0) if self.log_weights is None else self.log_weights.shape[:2]
+        values = [*self.draws.values(), *self.stats.values()]
+        if self.log_weights is not None:
+            values.append(self.log_weights)
+        return (values[0].shape[0], values[0].shape[1]) if values else (0, 0)
 
-    def _check(self) -> None:
-        arrays = {**{f"Site '{k}'": v for k, v in self.draws.items()}}
-        arrays |= {f"Statistic '{k}'": v for k, v in self.stats.items()}
+    def _check_shapes(self) -> None:
+        arrays = {f"Site '{name}'": value for name, value in self.draws.items()}
+        arrays |= {f"Statistic '{name}'": value for name, value in self.stats.items()}
         if self.log_weights is not None:
             arrays["log_weights"] = self.log_weights
-        shapes = {name: value.shape for name, value in arrays.items()}
-        for name, shape in shapes.items():
-            first = next(iter(shapes))
-            if len(shape) < 2 or shape[:2] != shapes[first][:2]:
+        first = next(iter(arrays), "")
+        for name, value in arrays.items():
+            if value.ndim < 2 or value.shape[:2] != arrays[first].shape[:2]:
                 raise ValueError(
-                    f"{name} has shape {shape}; it must start with (chain, draw) as {first}, of "
-                    f"shape {shapes[first]}, does."
+                    f"{name} has shape {value.shape}; it must begin with (chain, draw), as "
+                    f"{first} of shape {arrays[first].shape} does."
                 )
         for site, axis in self.row_axis.items():
-            if site not in self.draws or axis >= self.draws[site].ndim - 2:
+            if site not in self.draws or not 0 <= axis < self.draws[site].ndim - 2:
+                raise ValueError(f"row_axis names axis {axis} of site '{site}', which has none.")
+            size = self.draws[site].shape[2 + axis]
+            if self.log_weights is not None and self.log_weights.shape[2:] not in ((), (size,)):
                 raise ValueError(
-                    f"row_axis names axis {axis} of site '{site}', which is not there."
+                    f"Site '{site}' has {size} rows on axis {axis}, but log_weights have shape "
+                    f"{self.log_weights.shape}."
                 )
-        if self.log_weights is not None and self.log_weights.ndim == 3:
-            num_rows = self.log_weights.shape[2]
-            for site, axis in self.row_axis.items():
-                if self.draws[site].shape[2 + axis] != num_rows:
-                    raise ValueError(
-                        f"Site '{site}' has {self.draws[site].shape[2 + axis]} rows on axis {axis}, "
-                        f"log_weights have {num_rows}."
-                    )
 
-    def _thin(self, num_draws: int, seed: int) -> Posterior:
-        each = num_draws // self.num_chains
+    def _split_chains(self, name: str, value: np.ndarray) -> np.ndarray:
+        num = self.num_chains * self.num_draws
+        if value.ndim == 0 or len(value) != num:
+            raise ValueError(f"The {name} has shape {value.shape}; it must begin with {num} draws.")
+        return value.reshape(self.num_chains, self.num_draws, *value.shape[1:])
+
+    def _thin(self, num_draws: int) -> Posterior:
+        each = num_draws // max(self.num_chains, 1)
         if not 1 <= each <= self.num_draws:
             raise ValueError(
-                f"num_draws={num_draws} cannot be thinned out of {self.num_chains} chains x "
-                f"{self.num_draws} draws; ask for {self.num_chains} to "
-                f"{self.num_chains * self.num_draws}."
+                f"num_draws={num_draws} cannot be thinned out of {self.num_chains} chains of "
+                f"{self.num_draws} draws: ask for {self.num_chains} to "
+                f"{self.num_chains * self.num_draws} draws."
             )
         keep = np.linspace(0, self.num_draws - 1, each).round().astype(int)
         return replace(
@@ -360,96 +338,50 @@ class Posterior:
             _cache={},
         )
 
-    def _draw_again(self, num_draws: int, seed: int) -> Posterior:
-        log_w = np.asarray(self.log_weights)
-        chosen = resample(log_w.reshape(-1, *log_w.shape[2:]), num_draws, seed)
-        flat, draws, stats = self.flat(), {}, {}
+    def _draw_again(self, log_weights: np.ndarray, num_draws: int, seed: int) -> Posterior:
+        chosen = resample(_join_chains(log_weights), num_draws, seed)
+        draws: Draws = {}
+        stats: Draws = {}
         if chosen.ndim == 1:
-            draws = {name: value[chosen][None] for name, value in flat.items()}
-            stats = {
-                name: value.reshape(-1, *value.shape[2:])[chosen][None]
-                for name, value in self.stats.items()
-                if name != "log_q"  # the density of the raw draws; it stands in `proposal`
-            }
+            draws = {name: value[chosen][None] for name, value in self.flat().items()}
+            for name, value in self.stats.items():
+                if name != "log_q":  # the density of the raw draws: it stands beside them
+                    stats[name] = _join_chains(value)[chosen][None]
         else:
             rows = np.arange(chosen.shape[1])
-            for name, value in flat.items():
+            for name, value in self.flat().items():
                 if name in self.row_axis:
                     axis = 1 + self.row_axis[name]
                     again = np.moveaxis(value, axis, 1)[chosen, rows]
                     draws[name] = np.moveaxis(again, 1, axis)[None]
-                elif (value == value[:1]).all():
+                elif np.array_equal(value, np.broadcast_to(value[:1], value.shape)):
                     draws[name] = np.repeat(value[:1], num_draws, axis=0)[None]
         return replace(
             self, draws=draws, stats=stats, log_weights=None, independent=True, _cache={}
         )
 
     def _row_log_evidence(self) -> Draws:
-        """The integrated log evidence of each row, (S, N), so that LOO returns it unchanged.
+        """The log evidence log Z of each row, (S, N), in a form that LOO takes.
 
-        Draw s holds log Z + se^2 / 2 + se u_s with normal quantiles u_s in an order of each row's
-        own: the harmonic mean over the draws is Z, the spread is what the estimate's error is.
+        Draw s holds log Z + c + se u_s: u are normal quantiles in an order of each row's own, and c
+        makes the harmonic mean over the draws, which LOO is, equal to Z.
         """
-        from scipy.special import ndtri
+        from scipy.special import logsumexp, ndtri
 
-        assert_evidence = self.evidence
-        if assert_evidence is None or assert_evidence.per_row is None:
+        found = self.evidence
+        if found is None or found.per_row is None or found.per_row_standard_error is None:
             return {}
-        log_z, error = assert_evidence.per_row, assert_evidence.per_row_standard_error
+        error = found.per_row_standard_error
+        spread = np.where(np.isfinite(error), np.maximum(error, 1e-6), 1e-6)
         num = self.num_chains * self.num_draws
         quantiles = ndtri((np.arange(num) + 0.5) / num)
-        order = np.random.default_rng(0).permuted(np.tile(quantiles, (len(log_z), 1)), axis=1)
-        spread = np.where(np.isfinite(error), np.maximum(error, 1e-6), 0.0)
-        shift = np.log(np.mean(np.exp(-spread * quantiles[:, None]), axis=0))
+        shift = logsumexp(-np.multiply.outer(quantiles, spread), axis=0) - np.log(num)
+        order = np.tile(quantiles[:, None], len(spread))
+        order = np.random.default_rng(0).permuted(order, axis=0)
         names = list(self.observed_data)
-        name = names[0] if len(names) == 1 else assert_evidence.rows or "rows"
-        return {name: log_z + shift + spread * order.T}
+        name = names[0] if len(names) == 1 else found.rows or "rows"
+        return {name: found.per_row + shift + spread * order}
 
-    def _available(self) -> set[str]:
-        available = set(self.evaluators)
-        if self.evidence is not None and self.evidence.per_row is not None:
-            available.add("log_likelihood")
-        return available
 
-    def _wanted(self, groups: Iterable[str] | None) -> tuple[str, ...]:
-        if groups is None:
-            return tuple(group for group in _GROUPS if group not in _ON_REQUEST)
-        chosen = tuple(groups)
-        unknown = [group for group in chosen if group not in (*_GROUPS, "posterior")]
-        if unknown:
-            raise ValueError(f"Unknown groups {unknown}; choose among {list(_GROUPS)}.")
-        missing = [
-            g for g in (*_EVALUATED, *_ON_REQUEST) if g in chosen and g not in self._available()
-        ]
-        if missing:
-            raise ValueError(
-                f"This result cannot compute {missing}; it has {sorted(self._available())}."
-            )
-        return tuple(group for group in _GROUPS if group in chosen)
-
-    def _proposal(self) -> Draws:
-        log_w = np.asarray(self.log_weights)
-        return {**self.draws, **self.stats, "log_weights": log_w}
-
-    def _row_table(self) -> Draws:
-        found = self.evidence
-        if found is None or found.per_row is None:
-            return {}
-        return {
-            "log_evidence": found.per_row,
-            "log_evidence_standard_error": np.asarray(found.per_row_standard_error),
-            "pareto_k": np.asarray(found.pareto_k),
-            "ess": np.asarray(found.ess),
-        }
-
-    def _batch_dims(self) -> dict[str, tuple[str | None, ...]]:
-        rows = self.row_dim or (self.evidence.rows if self.evidence is not None else None)
-        per_row = {name: (rows,) for name in ("log_weights", *self._row_table(), rows) if name}
-        return {**per_row, **self.dims} if rows else dict(self.dims)
-
-    def _root_attrs(self) -> dict[str, Any]:
-        attrs = {**labels.library_attrs(), "inference_method": self.method}
-        attrs["independent_draws"] = int(bool(self.independent))
-        if self.evidence is not None:
-            attrs |= self.evidence.attrs()
-        return attrs | self.diagnose().attrs() | self.attrs
+def _join_chains(value: np.ndarray) -> np.ndarray:
+    return value.reshape(-1, *value.shape[2:])

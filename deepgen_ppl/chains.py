@@ -1,0 +1,110 @@
+"""The chains: how well the draws of Markov chains mix, as numbers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+_MANY = 100  # of a site with more elements, only the suspicious ones are looked at
+
+
+def worst_statistics(
+    draws: Mapping[str, Float[np.ndarray, "chain draw *shape"]],
+) -> dict[str, tuple[float, str]]:
+    """The worst R-hat, bulk ESS and tail ESS over all elements of all sites.
+
+    The numbers are ArviZ's. Elements that never vary over any draw (structural zeros, say) are left
+    out; one that does not vary within a chain but between chains has an infinite R-hat.
+
+    Args:
+        draws: Sites to draws, at least 4 of them a chain.
+
+    Returns:
+        ``"R-hat"``, ``"bulk ESS"`` and ``"tail ESS"`` to the value and the element that has it,
+        such as ``"theta[3]"``; what no element has is missing.
+
+    Cost:
+        About 3 ms an element; of a site with more than 100 elements, the 100 with the largest split
+        R-hat and autocorrelation are looked at.
+
+    References:
+        Vehtari, Gelman, Simpson, Carpenter, Bürkner: Rank-normalization, folding, and localization:
+        an improved R-hat. Bayesian Analysis 16(2), 2021. https://arxiv.org/abs/1903.08008
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> drawn = rng.normal(size=(4, 100, 2))
+        >>> drawn[0, :, 1] += 9.0
+        >>> worst_statistics({"z": drawn})["R-hat"][1]
+        'z[1]'
+    """
+    found: dict[str, list[tuple[float, str]]] = {}
+    for site, value in draws.items():
+        for label, series in _suspects(site, np.asarray(value)):
+            for name, number in _chain_statistics(series).items():
+                found.setdefault(name, []).append((number, label))
+    return {name: (max if name == "R-hat" else min)(pairs) for name, pairs in found.items()}
+
+
+def energy_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, "chain"]:
+    """Estimated Bayesian fraction of missing information of each chain; nan where there is none.
+
+    Args:
+        energy: Energy (Hamiltonian) at each draw.
+
+    References:
+        Betancourt: Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo.
+        2016. https://arxiv.org/abs/1604.00695
+
+    Example:
+        >>> bool(energy_bfmi(np.random.default_rng(0).normal(size=(1, 1000)))[0] > 1.5)
+        True
+    """
+    if energy.shape[1] < 4:
+        return np.full(len(energy), np.nan)
+    variance = energy.var(axis=1, ddof=1)
+    return np.square(np.diff(energy, axis=1)).mean(axis=1) / np.where(
+        variance > 0, variance, np.nan
+    )
+
+
+def _chain_statistics(series: Float[np.ndarray, "chain draw"]) -> dict[str, float]:
+    from arviz_stats.base import array_stats
+
+    if (np.ptp(series, axis=1) == 0).any() or not np.isfinite(series).all():
+        return {"R-hat": np.inf, "bulk ESS": 0.0, "tail ESS": 0.0}
+    stats: Any = array_stats
+    with np.errstate(all="ignore"):
+        found = {
+            "R-hat": float(stats.rhat(series)),
+            "bulk ESS": float(stats.ess(series, method="bulk")),
+            "tail ESS": float(stats.ess(series, method="tail", prob=(0.05, 0.95))),
+        }
+    # quantiles of a discrete site may not vary: then there is no tail to speak of
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _suspects(site: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The scalar series of a site that vary, with their labels; the most suspicious of many."""
+    shape = value.shape[2:]
+    flat = value.reshape(*value.shape[:2], int(np.prod(shape))).astype(float)
+    with np.errstate(all="ignore"):
+        indices = np.flatnonzero(~(np.ptp(flat, axis=(0, 1)) == 0))
+        if len(indices) > _MANY:
+            chosen = flat[:, :, indices]
+            orders = [np.argsort(-score)[: _MANY // 2] for score in _suspicion(chosen)]
+            indices = indices[np.unique(np.concatenate(orders))]
+    for index in indices:
+        where = ", ".join(str(int(i)) for i in np.unravel_index(index, shape))
+        yield (f"{site}[{where}]" if shape else site), flat[:, :, index]
+
+
+def _suspicion(flat: Float[np.ndarray, "chain draw n"]) -> tuple[np.ndarray, np.ndarray]:
+    """Split R-hat and autocorrelation at lag one; what is not finite is most suspicious."""
+    half = flat.shape[1] // 2
+    split = np.concatenate([flat[:, :half], flat[:, -half:]])
+    ratio = split.mean(axis=1).var(axis=0) / split.var(axis=1).mean(axis=0)
+    centred = flat - flat.mean(axis=(0, 1))
+    lag = (centred[:, 1:] * centred[:, :-1]).mean(axis=(0, 1)) / (centred**2).mean(axis=(0, 1))
+    return np.nan_to_num(ratio, nan=np.inf), np.nan_to_num(lag, nan=np.inf)
