@@ -251,7 +251,8 @@ class Posterior:
         import arviz_stats
 
         kind = {"kind": "stats"} if self.independent else {}
-        table: Any = arviz_stats.summary(self.to_datatree(groups=()), **{**kind, **options})
+        with np.errstate(invalid="ignore"):  # quantities that never vary have no R-hat
+            table: Any = arviz_stats.summary(self.to_datatree(groups=()), **{**kind, **options})
         return table
 
     def diagnose(self) -> Diagnosis:
