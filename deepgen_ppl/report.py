@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import os
 import platform
 import string
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepgen_ppl import archive
+from deepgen_ppl import archive, page
 from deepgen_ppl import figures as draw
 from deepgen_ppl.diagnostics import Check
 
@@ -95,24 +95,24 @@ def report(
         >>> from deepgen_ppl import Posterior
         >>> posterior = Posterior({"x": np.random.default_rng(0).normal(size=(4, 100))})
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     page = report(posterior, f"{folder}/report.html", title="A normal").read_text()
-        >>> page.count("<h1>A normal</h1>")
+        ...     text = report(posterior, f"{folder}/report.html", title="A normal").read_text()
+        >>> text.count("<h1>A normal</h1>")
         1
     """
     sheets = [_Sheet(section) for section in _sections(result, title, fit, figures or {}, note)]
     links = "".join(
-        f'<a href="#s{i}"><i class="{sheet.state}"></i>{_text(sheet.section.title)}</a>'
+        f'<a href="#s{i}"><i class="{sheet.state}"></i>{page.text(sheet.section.title)}</a>'
         for i, sheet in enumerate(sheets, 1)
     )
-    page = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=_text(title or sheets[0].section.title),
+    text = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=page.text(title or sheets[0].section.title),
         subtitle=f"written {datetime.now():%d %B %Y, %H:%M}",
         nav=f"<nav>{links}</nav>" if len(sheets) > 1 else "",
         body="".join(sheet.render(f"s{i}") for i, sheet in enumerate(sheets, 1)),
-        versions=_text(_versions()),
+        versions=page.text(_versions()),
     )
     with archive.atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return Path(path)
 
 
@@ -167,24 +167,26 @@ class _Sheet:
         if self.failed:
             words = f"! {len(self.failed)} of {judged} checks need a look"
         badge = f'<span class="badge">{words}</span>' if judged else ""
-        note = f'<p class="note soft">{_text(self.section.note)}</p>' if self.section.note else ""
+        note = (
+            f'<p class="note soft">{page.text(self.section.note)}</p>' if self.section.note else ""
+        )
         return (
             f'<section id="{anchor}" class="{self.state}"><div class="head">'
-            f"<h2>{_text(self.section.title)}</h2>{badge}</div>{note}{self._tiles()}"
+            f"<h2>{page.text(self.section.title)}</h2>{badge}</div>{note}{self._tiles()}"
             f'<div class="cards">{"".join(self._cards())}</div></section>'
         )
 
     def _cards(self) -> Iterator[str]:
         if self.failed:
-            advice = [f"<b>{_text(c.name)}</b>: {_text(c.advice)}" for c in self.failed]
-            yield _card("Look at this first", _list(advice), kind="attention")
+            advice = [f"<b>{page.text(c.name)}</b>: {page.text(c.advice)}" for c in self.failed]
+            yield page.card("Look at this first", page.steps(advice), kind="attention")
         for caption, figure in self.section.figures.items():
-            yield _picture(caption, figure)
+            yield page.picture(caption, figure)
         if self.posterior is not None:
             yield self._summary(self.posterior)
         if self.fit is not None:
             curve = draw.loss_curve(self.fit.losses, validation=_validation(self.fit))
-            yield _picture("Loss", curve)
+            yield page.picture("Loss", curve)
         if self.posterior is not None:
             yield self._traces(self.posterior)
             yield from self._predictions(self.posterior)
@@ -198,23 +200,23 @@ class _Sheet:
         tiles: list[tuple[str, str]] = []
         if self.evidence is not None:
             error = f"{self.evidence.standard_error:.2g}"
-            tiles.append((_number(self.evidence.log_evidence), f"log evidence ± {error}"))
+            tiles.append((page.number(self.evidence.log_evidence), f"log evidence ± {error}"))
         if self.fit is not None:
             last = np.asarray(self.fit.losses)[-max(1, len(self.fit.losses) // 20) :]
             size = sum(np.size(value) for value in self.fit.params.values())
-            tiles.append((_number(float(np.mean(last))), "final loss per datum"))
+            tiles.append((page.number(float(np.mean(last))), "final loss per datum"))
             tiles.append((f"{size:,}", "learned numbers"))
             tiles.append((f"{len(self.fit.losses):,}", "optimiser steps"))
             tiles.append((f"{self.fit.seconds:.1f} s", "training time"))
         named = {"R-hat": "worst R-hat", "bulk ESS": "least bulk ESS", "Pareto k": "worst Pareto k"}
         for check in self.checks:
             if check.name in (*named, "divergences") and check.value is not None:
-                tiles.append((_number(check.value), named.get(check.name, check.name)))
+                tiles.append((page.number(check.value), named.get(check.name, check.name)))
         if self.posterior is not None and not self.posterior.independent:
             chains, draws = self.posterior.num_chains, self.posterior.num_draws
             tiles.append((f"{chains} × {draws:,}", "chains × draws"))
         cells = "".join(
-            f'<div class="tile"><b>{value}</b><span>{_text(label)}</span></div>'
+            f'<div class="tile"><b>{value}</b><span>{page.text(label)}</span></div>'
             for value, label in tiles
         )
         return f'<div class="tiles">{cells}</div>'
@@ -228,21 +230,21 @@ class _Sheet:
         body = []
         for name, values in self.scalars.items():
             cells = [values.mean(), values.std(ddof=1), *np.quantile(values, [0.05, 0.95])]
-            numbers = [_number(cell) for cell in cells]
+            numbers = [page.number(cell) for cell in cells]
             if chained:
-                numbers.append(_number(round(float(array_stats.ess(values, method="bulk")))))
+                numbers.append(page.number(round(float(array_stats.ess(values, method="bulk")))))
                 numbers.append(f"{float(array_stats.rhat(values)):.3f}")
-            body.append([f"<code>{_text(name)}</code>", _sparkline(values), *numbers])
+            body.append([f"<code>{page.text(name)}</code>", page.sparkline(values), *numbers])
         total = sum(int(np.prod(values.shape[2:])) for values in posterior.draws.values())
         why = f"{len(body)} of {total:,} scalar quantities are shown." if total > len(body) else ""
-        return _card("Posterior", _table(head, body, numeric=range(2, 8)), why=why)
+        return page.card("Posterior", page.table(head, body, numeric=range(2, 8)), why=why)
 
     def _traces(self, posterior: Posterior) -> str:
         chosen = dict(list(self.scalars.items())[:_MAX_TRACES])
         if not chosen or posterior.independent:
             return ""
         why = "Flat rank histograms mean that the chains explored the same distribution."
-        return _picture("Traces and ranks", draw.traces(chosen), why=why)
+        return page.picture("Traces and ranks", draw.traces(chosen), why=why)
 
     def _predictions(self, posterior: Posterior) -> Iterator[str]:
         """Observed data beside replications from the posterior predictive distribution."""
@@ -254,7 +256,7 @@ class _Sheet:
                 values = copies.reshape(-1, *copies.shape[2:])
                 figure = draw.predictive_check(site, posterior.observed_data[site], values)
                 why = "A model that fits replicates data that look like the observed ones."
-                yield _picture(f"Posterior predictive check of {site}", figure, why=why)
+                yield page.picture(f"Posterior predictive check of {site}", figure, why=why)
 
     def _pareto_k(self, posterior: Posterior) -> Iterator[str]:
         """Pareto k and log evidence of every datum; for chains Pareto k of leave-one-out."""
@@ -263,32 +265,36 @@ class _Sheet:
                 np.asarray(self.evidence.pareto_k), what=self.evidence.rows or ""
             )
             why = "How well the guide covers each datum's own posterior: green may be trusted."
-            yield _picture("Pareto k of every datum", figure, why=why)
+            yield page.picture("Pareto k of every datum", figure, why=why)
             figure = draw.row_evidence(self.evidence.per_row)
             why = "The data that the model finds least likely: outliers, or what it did not learn."
-            yield _picture("Log evidence of every datum", figure, why=why)
+            yield page.picture("Log evidence of every datum", figure, why=why)
         elif _can_leave_one_out(posterior):
             import arviz_stats
 
             tree = posterior.to_datatree(groups=["log_likelihood"])
-            found = arviz_stats.loo(tree, pointwise=True)
+            with warnings.catch_warnings():  # of large Pareto k, which the picture shows
+                warnings.simplefilter("ignore", UserWarning)
+                found = arviz_stats.loo(tree, pointwise=True)
             why = (
                 f"Expected log predictive density {found.elpd:.1f} ± {found.se:.1f} by leaving one "
                 "datum out at a time; a red datum decides the fit more than it should."
             )
             figure = draw.pareto_k(np.asarray(found.pareto_k), what="datum")
-            yield _picture("Pareto k of leave-one-out", figure, why=why)
+            yield page.picture("Pareto k of leave-one-out", figure, why=why)
 
     def _table_of_checks(self) -> str:
         words = {True: ("yes", "✓ ok"), False: ("no", "! look"), None: ("na", "n/a")}
         rows: list[list[Any]] = []
         for check in self.checks:
-            meaning = f'{_text(check.advice)} <span class="source">{_text(check.source)}</span>'
-            value = "" if check.value is None else _number(check.value)
-            wanted = _text(check.threshold.replace(">=", "≥").replace("<=", "≤"))
-            rows.append([_text(check.name), value, wanted, words[check.ok], meaning])
+            meaning = (
+                f'{page.text(check.advice)} <span class="source">{page.text(check.source)}</span>'
+            )
+            value = "" if check.value is None else page.number(check.value)
+            wanted = page.text(check.threshold.replace(">=", "≥").replace("<=", "≤"))
+            rows.append([page.text(check.name), value, wanted, words[check.ok], meaning])
         head = ["check", "value", "wanted", "", "what it means"]
-        return _card("Checks", _table(head, rows, numeric=[1])) if rows else ""
+        return page.card("Checks", page.table(head, rows, numeric=[1])) if rows else ""
 
     def _sites(self) -> str:
         """What is drawn, observed and learned, in which plates and shapes."""
@@ -303,10 +309,10 @@ class _Sheet:
             for name, values in self.fit.params.items():
                 rows.append(_site(name, "learned", (), np.shape(values)))
         head = ["site", "role", "plates", "shape", "numbers"]
-        return _card("Model", _table(head, rows, numeric=[4]), kind="half") if rows else ""
+        return page.card("Model", page.table(head, rows, numeric=[4]), kind="half") if rows else ""
 
     def _next(self) -> str:
-        steps = [_text(check.advice) for check in self.failed]
+        steps = [page.text(check.advice) for check in self.failed]
         available = set() if self.posterior is None else set(self.posterior.evaluators)
         if not self.failed and "log_likelihood" in available:
             steps.append("Compare it with another model: <code>arviz_stats.compare</code>.")
@@ -317,7 +323,7 @@ class _Sheet:
             steps.append(f"Take the draws to ArviZ, or keep them: {calls}.")
         if self.fit is not None:
             steps.append("Keep the fit: <code>fit.save(path)</code>, <code>dg.load_fit</code>.")
-        return _card("What to do next", _list(steps), kind="half")
+        return page.card("What to do next", page.steps(steps), kind="half")
 
 
 def _can_leave_one_out(posterior: Posterior) -> bool:
@@ -328,35 +334,17 @@ def _can_leave_one_out(posterior: Posterior) -> bool:
     return len(sizes) == 1 and sizes[0] * total <= _MAX_LOO
 
 
-def _card(title: str, body: str, *, why: str = "", kind: str = "") -> str:
-    below = f'<p class="why">{_text(why)}</p>' if why else ""
-    return f'<div class="card {kind}"><h3>{_text(title)}</h3>{body}{below}</div>'
-
-
-def _picture(title: str, figure: Figure, *, why: str = "") -> str:
-    return _card(title, f'<img alt="{_text(title)}" src="{draw.data_uri(figure)}">', why=why)
-
-
-def _list(items: Sequence[str]) -> str:
-    return f'<ol class="next">{"".join(f"<li>{item}</li>" for item in items)}</ol>'
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[Any]], *, numeric: Sequence[int]) -> str:
-    """A table of cells that are HTML already; a pair is a class and its cell."""
-    kinds = ["n" if i in numeric else "" for i in range(len(head))]
-    top = "".join(f'<th class="{k}">{_text(h)}</th>' for k, h in zip(kinds, head, strict=True))
-    rows = ""
-    for row in body:
-        cells = [c if isinstance(c, tuple) else (k, c) for k, c in zip(kinds, row, strict=True)]
-        rows += "<tr>" + "".join(f'<td class="{k}">{cell}</td>' for k, cell in cells) + "</tr>"
-    return f'<div class="scroll"><table><tr>{top}</tr>{rows}</table></div>'
-
-
 def _site(name: str, role: str, dims: Sequence[str | None], shape: tuple[int, ...]) -> list[str]:
     plates = ", ".join(f"{dim} ({size:,})" for dim, size in zip(dims, shape, strict=False) if dim)
     event = " × ".join(f"{size:,}" for size in shape[len(dims) :]) or "scalar"
     tag = f'<span class="role {role}">{role}</span>'
-    return [f"<code>{_text(name)}</code>", tag, _text(plates), event, f"{int(np.prod(shape)):,}"]
+    return [
+        f"<code>{page.text(name)}</code>",
+        tag,
+        page.text(plates),
+        event,
+        f"{int(np.prod(shape)):,}",
+    ]
 
 
 def _scalars(draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -373,17 +361,6 @@ def _scalars(draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return chosen
 
 
-def _sparkline(draws: np.ndarray, num_bins: int = 24) -> str:
-    """The histogram of some draws as a word-sized inline SVG."""
-    low, high = np.quantile(draws, [0.002, 0.998])
-    counts = np.histogram(np.clip(draws, low, high), num_bins)[0]
-    bars = "".join(
-        f'<rect x="{4 * i}" y="{22 - height:.1f}" width="3.4" height="{height:.1f}"/>'
-        for i, height in enumerate(21 * counts / counts.max())
-    )
-    return f'<svg class="spark" viewBox="0 0 {4 * num_bins} 22" aria-hidden="true">{bars}</svg>'
-
-
 def _validation(fit: Any) -> tuple[np.ndarray, np.ndarray] | None:
     history = fit.history or {}
     if "validation" not in history:
@@ -391,21 +368,6 @@ def _validation(fit: Any) -> tuple[np.ndarray, np.ndarray] | None:
     steps, values = (np.asarray(history[key], dtype=float) for key in ("step", "validation"))
     kept = np.isfinite(values)
     return (steps[kept], values[kept]) if kept.any() else None
-
-
-def _number(value: float) -> str:
-    """Three or four significant digits, thousands separated: 1,234 or 0.0123 or 3.2e-05."""
-    value = float(value)
-    if not np.isfinite(value) or value == 0:
-        return f"{value:g}"
-    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
-    if 1 <= abs(value) < 1000:
-        text = f"{value:.4g}"
-    return text.replace("-", "−") if "e" not in text else text
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
 
 
 def _versions() -> str:

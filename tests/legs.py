@@ -91,7 +91,7 @@ def newest_arviz() -> Leg:
     if found is None:
         return Leg(name, (), skipped="no Python 3.12 on this machine")
     mine = str(VENV_312 / "bin" / "python")
-    pip = (mine, "-m", "pip", "--disable-pip-version-check", "-q", "install")
+    pip = (mine, "-m", "pip", "--disable-pip-version-check", "-qq", "install")
     commands: list[tuple[str, ...]] = []
     if not Path(mine).exists():
         commands.append((found, "-m", "venv", str(VENV_312)))
