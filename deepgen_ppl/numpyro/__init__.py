@@ -1,1 +1,32 @@
 """The NumPyro wing: native NumPyro programs fitted, weighed, sampled and checked."""
+
+try:
+    import numpyro as _numpyro  # noqa: F401
+    import optax as _optax  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "deepgen_ppl.numpyro needs JAX, NumPyro and optax: pip install 'deepgen_ppl[numpyro]'"
+    ) from error
+
+from deepgen_ppl import Check, Diagnosis, Evidence, Posterior
+from deepgen_ppl.numpyro.infer.fit import Fit, load_fit
+from deepgen_ppl.numpyro.infer.importance import importance
+from deepgen_ppl.numpyro.infer.svi import svi
+from deepgen_ppl.numpyro.infer.train import NonFiniteError, Progress
+from deepgen_ppl.numpyro.objectives import ELBO, IWAE, Renyi
+
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "Check",
+    "Diagnosis",
+    "Evidence",
+    "Fit",
+    "NonFiniteError",
+    "Posterior",
+    "Progress",
+    "Renyi",
+    "importance",
+    "load_fit",
+    "svi",
+]

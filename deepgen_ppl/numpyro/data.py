@@ -71,7 +71,9 @@ class Inputs(NamedTuple):
 
     def gather(self, rows: jax.Array) -> Inputs:
         """Return the inputs with the data arrays cut to some rows."""
-        data = jax.tree.map(lambda x: jnp.take(x, rows, axis=0) if jnp.ndim(x) else x, self.data)
+        data = jax.tree.map(
+            lambda x: jnp.take(x, rows, axis=0, mode="clip") if jnp.ndim(x) else x, self.data
+        )
         return self._replace(data=data)
 
 
@@ -149,11 +151,11 @@ def check(names: Sequence[str], data: Sequence, batch_size: int | None = None) -
         (name, leaf)
         for name, tree in zip(names, data, strict=True)
         for leaf in jax.tree.leaves(tree)
-        if isinstance(leaf, jax.Array | np.ndarray)
+        if isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
     ]
     num_rows = checks.check_rows({name: leaf.shape for name, leaf in leaves}, batch_size)
     for name, leaf in leaves:
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not isinstance(leaf, jax.ShapeDtypeStruct):
             checks.check_nan(name, np.asarray(leaf))
     return num_rows
 

@@ -22,6 +22,13 @@ def is_factor(fn: dist.Distribution) -> bool:
     return isinstance(fn, dist.Unit)
 
 
+def is_improper(fn: dist.Distribution) -> bool:
+    """Tell whether a site's distribution is flat and cannot be sampled, masked or expanded too."""
+    while isinstance(fn, dist.ExpandedDistribution | dist.MaskedDistribution | dist.Independent):
+        fn = fn.base_dist
+    return isinstance(fn, dist.ImproperUniform)
+
+
 class minibatch(Messenger):
     r"""Let data plates report $(N, B)$ and scale each of their sites by $N / B$.
 
@@ -79,7 +86,7 @@ class minibatch(Messenger):
             if frames & self.native and msg["kwargs"].get("event_dim") is not None:
                 return  # the plate itself gathers
             axis = self.tables[msg["name"]]
-            msg["value"] = jnp.take(msg["value"], self.rows, axis=axis)
+            msg["value"] = jnp.take(msg["value"], self.rows, axis=axis, mode="clip")
 
 
 class split_seed(Messenger):
@@ -87,6 +94,14 @@ class split_seed(Messenger):
 
     Holding the shared key while drawing several local ones gives several draws per row for the same
     global latents, which is what row-wise multi-sample bounds need.
+
+    Args:
+        fn: the program.
+        shared: key of the sites outside the data plates.
+        local: key of the sites inside.
+        data_plates: names of the plates that follow the data.
+        stand_in: where a program is only looked at, give latent sites of improper prior a standard
+            normal value on their unconstrained space; otherwise drawing one is an error.
     """
 
     def __init__(
@@ -96,9 +111,11 @@ class split_seed(Messenger):
         shared: Array,
         local: Array,
         data_plates: Collection[str] = (),
+        stand_in: bool = False,
     ) -> None:
         self.keys = {False: shared, True: local}
         self.data_plates = frozenset(data_plates)
+        self.stand_in = stand_in
         super().__init__(fn)
 
     def process_message(self, msg: Message) -> None:
@@ -110,6 +127,19 @@ class split_seed(Messenger):
         frames = {frame.name for frame in msg.get("cond_indep_stack", ())}
         local = bool(frames & self.data_plates)
         self.keys[local], msg["kwargs"]["rng_key"] = random.split(self.keys[local])
+        if msg["type"] == "sample" and is_improper(msg["fn"]):
+            msg["value"] = self._improper(msg)
+
+    def _improper(self, msg: Message) -> Array:
+        if not self.stand_in:
+            raise ValueError(
+                f"site '{msg['name']}' has an improper prior, from which nothing can be drawn. "
+                "Pass its values (a posterior or a guide), or give it a proper prior."
+            )
+        transform = dist.biject_to(msg["fn"].support)
+        shape = (*msg["kwargs"]["sample_shape"], *msg["fn"].shape())
+        noise = random.normal(msg["kwargs"]["rng_key"], transform.inverse_shape(shape))
+        return transform(noise)
 
 
 class stop_scores(Messenger):

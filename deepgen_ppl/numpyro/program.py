@@ -28,9 +28,9 @@ from deepgen_ppl.numpyro.structure import (
 )
 
 __all__ = [
-    "Inputs", "Pair", "Plate", "Program", "Site", "Weights", "as_key", "check_rows_independent",
+    "Inputs", "Pair", "Plate", "Program", "Site", "Weights", "abstract_params", "as_key",
     "init_params", "learned", "log_density", "log_probs", "log_weights", "potential", "read",
-    "read_pair", "simulate", "unwrap",
+    "read_pair", "scaled_call", "simulate", "unwrap",
 ]  # fmt: skip
 
 
@@ -45,6 +45,8 @@ class Weights(NamedTuple):
         score_shared: log q of the shared draws that carry no gradient.
         latents: the draws, by site of the model.
         state: new values of mutable state.
+        log_q: log q of the whole draw, scaled as the total is.
+        deterministic: values of the model's deterministic sites.
     """
 
     rows: Float[Array, " B"]
@@ -54,6 +56,8 @@ class Weights(NamedTuple):
     score_shared: Float[Array, ""]
     latents: dict[str, Array]
     state: dict[str, Any]
+    log_q: Float[Array, ""]
+    deterministic: dict[str, Array]
 
     @property
     def total(self) -> Float[Array, ""]:
@@ -104,6 +108,30 @@ def run(
     return seen
 
 
+def scaled_call(
+    program: Program, inputs: Inputs, rows: Int[Array, " B"] | None = None
+) -> Callable[[], Any]:
+    """Return a program as a function of no arguments whose data sites carry the scale N / B.
+
+    For objectives of the language itself, which run programs their own way.
+    """
+    if rows is None:
+        return lambda: execute(program.fn, inputs, program.role)
+    call, size = inputs.gather(rows), inputs.num_rows
+
+    def run() -> Any:
+        fn = minibatch(
+            lambda: execute(program.fn, call, program.role),
+            rows=rows,
+            num_rows=size,
+            data_plates=program.data_plates,
+            tables=program.tables,
+        )
+        return fn()
+
+    return run
+
+
 def init_params(
     pair: Pair, data: Any, *, seed: int | Array = 0, params: Any = None
 ) -> dict[str, Any]:
@@ -118,22 +146,27 @@ def init_params(
     Returns:
         Values by name; what the guide and the model share is the guide's.
     """
-    inputs = _inputs(pair, data)
+    inputs = as_pair_inputs(pair, data)
     given = learned(params)
-
-    def start(inputs: Inputs, key: Array) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for program, subkey in zip(pair.programs[::-1], random.split(key), strict=False):
-            marked = reader(lambda program=program: execute(program.fn, inputs, program.role))
-            with trace() as seen:
-                split_seed(substitute(marked, data=values), shared=subkey, local=subkey)()
-            values |= {n: seen[n]["value"] for n in program.params if n not in values}
-            values |= {n: v for n, v in marked.mutable.items() if n not in values}
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), values)
-
     # Compiled, so that only what the initial values need is computed, not a pass over all rows.
-    values = jax.jit(start)(inputs, as_key(seed))
+    values = jax.jit(partial(_start, pair))(inputs, as_key(seed))
     return {name: given.get(name, value) for name, value in values.items()}
+
+
+def abstract_params(pair: Pair, data: Any) -> dict[str, Any]:
+    """Return shapes and dtypes of what `init_params` returns, without computing anything."""
+    return jax.eval_shape(partial(_start, pair), as_pair_inputs(pair, data), random.key(0))
+
+
+def _start(pair: Pair, inputs: Inputs, key: Array) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for program, subkey in zip(pair.programs[::-1], random.split(key), strict=False):
+        marked = reader(lambda program=program: execute(program.fn, inputs, program.role))
+        with trace() as seen:
+            split_seed(substitute(marked, data=values), shared=subkey, local=subkey)()
+        values |= {n: seen[n]["value"] for n in program.params if n not in values}
+        values |= {n: v for n, v in marked.mutable.items() if n not in values}
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), values)
 
 
 def log_weights(
@@ -161,19 +194,20 @@ def log_weights(
     Returns:
         The weights, the draw and the new mutable state.
     """
-    inputs = _inputs(pair, data)
-    model_key, guide_key = _split_keys(key)
+    inputs = as_pair_inputs(pair, data)
+    model_key, guide_key = split_keys(key)
     size = inputs.num_rows if rows is None else rows.shape[0]
     values = dict(params)
     latents: dict[str, Any] = {}
-    log_q, score = _Terms.zero(size), _Terms.zero(size)
+    log_q, score = Terms.zero(size), Terms.zero(size)
     state: dict[str, Any] = {}
     if pair.guide is not None:
         seen = run(pair.guide, inputs, values, guide_key, rows=rows)
         drawn = {n: m for n, m in seen.items() if m["type"] == "sample" and not m["is_observed"]}
-        log_q = _terms(drawn, pair.guide, size)
-        blind = {n: m for n, m in drawn.items() if not m["fn"].has_rsample}
-        score = _terms(blind, pair.guide, size) if blind else score
+        log_q = sum_terms(drawn, pair.guide, size)
+        # A score is the log density of the draw itself, whatever scale its term carries.
+        blind = {n: {**m, "scale": None} for n, m in drawn.items() if not m["fn"].has_rsample}
+        score = sum_terms(blind, pair.guide, size) if blind else score
         latents = {n: m["value"] for n, m in drawn.items() if n in pair.model.sites}
         state = _state(seen)
     seen = run(pair.model, inputs, {**values, **state, **latents}, model_key, rows=rows)
@@ -182,10 +216,19 @@ def log_weights(
     if pair.guide is None:
         latents = {name: sites[name]["value"] for name in pair.model.latents}
         sites = {n: m for n, m in sites.items() if n not in latents}
-    log_p = _terms(sites, pair.model, size)
+    log_p = sum_terms(sites, pair.model, size)
     scale = inputs.num_rows / size if rows is not None else 1.0
-    difference = log_p.rows - log_q.rows, log_p.shared - log_q.shared
-    return Weights(*difference, scale, score.rows, score.shared, latents, state)
+    return Weights(
+        rows=log_p.rows - log_q.rows,
+        shared=log_p.shared - log_q.shared,
+        scale=scale,
+        score_rows=score.rows,
+        score_shared=score.shared,
+        latents=latents,
+        state=state,
+        log_q=log_q.shared + scale * jnp.sum(log_q.rows),
+        deterministic={n: m["value"] for n, m in seen.items() if m["type"] == "deterministic"},
+    )
 
 
 def log_density(
@@ -207,7 +250,7 @@ def log_density(
     inputs = data if isinstance(data, Inputs) else program.inputs(data)
     seen = run(program, inputs, {**params, **latents}, random.key(0), rows=rows)
     size = inputs.num_rows if rows is None else rows.shape[0]
-    return _terms({n: m for n, m in seen.items() if m["type"] == "sample"}, program, size)
+    return sum_terms({n: m for n, m in seen.items() if m["type"] == "sample"}, program, size)
 
 
 def log_probs(
@@ -252,37 +295,6 @@ def simulate(
         for name, msg in seen.items()
         if msg["type"] in kinds and name not in program.factors
     }
-
-
-def check_rows_independent(
-    pair: Pair, params: Mapping[str, Any], data: Any, key: Array, num_rows: int = 64
-) -> bool:
-    """Tell whether changing the data of one row leaves every other row's log weight as it was.
-
-    Args:
-        pair: model and guide.
-        params: constrained parameters and mutable state.
-        data: data arguments or `Inputs`.
-        key: seeds the draw.
-        num_rows: number of rows that are looked at.
-    """
-    inputs = _inputs(pair, data)
-    size = min(inputs.num_rows, num_rows)
-    if size < 2:
-        return True
-    middle = size // 2
-
-    @jax.jit
-    def moved(inputs: Inputs, params: Mapping[str, Any], key: Array) -> Array:
-        rows = jnp.arange(size) if size < inputs.num_rows else None
-        before = log_weights(pair, params, inputs, rows, key=key).rows
-        # The middle row takes the value of the last row of all: inside one batch both directions.
-        swap = jax.tree.map(lambda x: x.at[middle].set(x[-1]) if x.ndim else x, inputs.data)
-        after = log_weights(pair, params, inputs._replace(data=swap), rows, key=key).rows
-        change = jnp.abs(after - before) > 1e-4 * (1.0 + jnp.abs(before))
-        return jnp.any(change.at[middle].set(False))
-
-    return not bool(moved(inputs, dict(params), key))
 
 
 class Potential(NamedTuple):
@@ -343,7 +355,7 @@ def potential(program: Program, params: Mapping[str, Any], data: Any) -> Potenti
 
 def _unconstrained(plain: Callable, names: list[str], key: Array) -> dict[str, Array]:
     with trace() as seen:
-        seed(plain, key)()
+        split_seed(plain, shared=key, local=key, stand_in=True)()
     sites = {name: seen[name] for name in names}
     return {n: util.biject_to(m["fn"].support).inv(m["value"]) for n, m in sites.items()}
 
@@ -351,18 +363,18 @@ def _unconstrained(plain: Callable, names: list[str], key: Array) -> dict[str, A
 # ------------------------------------------------------------------------------------- helpers
 
 
-class _Terms(NamedTuple):
+class Terms(NamedTuple):
     rows: Array
     shared: Array
 
     @classmethod
-    def zero(cls, size: int) -> _Terms:
+    def zero(cls, size: int) -> Terms:
         return cls(jnp.zeros(size), jnp.zeros(()))
 
 
-def _terms(sites: Mapping[str, Any], program: Program, size: int) -> _Terms:
+def sum_terms(sites: Mapping[str, Any], program: Program, size: int) -> Terms:
     """Sum log densities: per row for sites in a data plate, together for the others."""
-    rows, shared = _Terms.zero(size)
+    rows, shared = Terms.zero(size)
     for msg in sites.values():
         log_prob = site_log_prob(msg)
         dims = [f.dim for f in msg["cond_indep_stack"] if f.name in program.data_plates]
@@ -372,18 +384,18 @@ def _terms(sites: Mapping[str, Any], program: Program, size: int) -> _Terms:
         row = jnp.ndim(log_prob) + dims[0]
         axes = tuple(axis for axis in range(jnp.ndim(log_prob)) if axis != row)
         rows = rows + jnp.sum(log_prob, axis=axes)
-    return _Terms(rows, shared)
+    return Terms(rows, shared)
 
 
 def _state(seen: Mapping[str, Any]) -> dict[str, Any]:
     return {n: m["value"] for n, m in seen.items() if m["type"] == "mutable"}
 
 
-def _inputs(pair: Pair, data: Any) -> Inputs:
+def as_pair_inputs(pair: Pair, data: Any) -> Inputs:
     return data if isinstance(data, Inputs) else pair.inputs(data)
 
 
-def _split_keys(key: Array | tuple[Array, Array]) -> tuple[Any, Any]:
+def split_keys(key: Array | tuple[Array, Array]) -> tuple[Any, Any]:
     if isinstance(key, tuple):
         shared, local = (random.split(k) for k in key)
         return (shared[0], local[0]), (shared[1], local[1])

@@ -195,7 +195,7 @@ def _set_up_autoguides(
     found = autoguides(fn)
     if any(guide.prototype_trace is None for guide in found):
         key = random.fold_in(as_key(seed), 1)
-        with trace(), split_seed(shared=key, local=key):
+        with trace(), split_seed(shared=key, local=key, stand_in=True):
             execute(fn, inputs, "guide")
     for guide in found:
         for name, frame in guide._prototype_frames.items():
@@ -296,7 +296,7 @@ def _outside(
 
     def densities(data: tuple, rows: dict[str, Any]) -> dict[str, Any]:
         key = random.key(0)
-        with trace() as seen, split_seed(shared=key, local=key):
+        with trace() as seen, split_seed(shared=key, local=key, stand_in=True):
             substitute(lambda: execute(fn, inputs._replace(data=data), role), data=rows)()
         return {name: (site_log_prob(seen[name]), seen[name]["value"]) for name in free}
 

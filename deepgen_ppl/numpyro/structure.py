@@ -278,7 +278,7 @@ def read_once(
     def run(inputs: Inputs) -> dict:
         marked = reader(lambda: execute(fn, inputs, role))
         key = random.key(0)
-        with trace() as seen, split_seed(shared=key, local=key):
+        with trace() as seen, split_seed(shared=key, local=key, stand_in=True):
             handler(marked)()
         fixed = frozenset(marked.fixed)
         noted["sites"] = {

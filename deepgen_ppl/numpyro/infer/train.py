@@ -1,0 +1,440 @@
+"""The one training loop: many steps per compiled call, exact resume, early stopping."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax, random
+from jaxtyping import Array
+
+from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
+from deepgen_ppl.numpyro.infer.optimizers import Optimizer, as_optimizer
+from deepgen_ppl.numpyro.program import Inputs, as_key
+
+Loss = Callable[[Any, Any, Inputs, Array | None, Array], tuple[Array, Any]]
+"""(params, mutable state, inputs, batch rows, key) -> (loss of the whole data, new state)."""
+
+
+class Progress(NamedTuple):
+    """What a callback is told; a truthy answer stops the run.
+
+    Attributes:
+        step: steps done.
+        num_steps: steps asked for.
+        loss: mean loss per datum since the last report.
+        validation_loss: last validation loss per datum, None without validation data.
+        params: returns the present parameters (constrained), copied to the host.
+    """
+
+    step: int
+    num_steps: int
+    loss: float
+    validation_loss: float | None
+    params: Callable[[], dict[str, Any]]
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient turned non-finite; the last finite state is kept.
+
+    Attributes:
+        step: the step, counted from 0, whose update was not applied.
+        rows: rows of its batch, None for the full data.
+        site: the first site whose log density or gradient is not finite, where one was found.
+        fit: the `Fit` of the last finite state.
+    """
+
+    def __init__(self, message: str, step: int, rows: np.ndarray | None, site: str | None) -> None:
+        super().__init__(message)
+        self.step, self.rows, self.site = step, rows, site
+        self.fit: Any = None
+
+
+class State(NamedTuple):
+    """What the loop carries from step to step; all of it lives on the device.
+
+    Attributes:
+        params: unconstrained parameters.
+        optimizer: the optimizer's state.
+        mutable: mutable state of the programs.
+        rows: permutation of the present epoch (length 0 without minibatches).
+        step: steps done.
+        finite: whether every loss and gradient was finite so far.
+    """
+
+    params: Any
+    optimizer: Any
+    mutable: Any
+    rows: Array
+    step: Array
+    finite: Array
+
+
+@dataclass
+class TrainResult:
+    """What a run of the loop returns.
+
+    Attributes:
+        params: unconstrained parameters, the best ones where patience asked for them.
+        mutable: mutable state that belongs to them.
+        losses: loss per datum of each step done.
+        history: "step", "loss" (mean since the last report), "seconds" and, with validation data,
+            "validation_step" and "validation_loss".
+        seconds: time of the steps.
+        compile_seconds: time of tracing and compiling.
+        stopped: why the run ended before `num_steps`; empty otherwise.
+        failed: the step whose loss or gradient was not finite, None without one.
+        rows: rows of that step's batch.
+    """
+
+    params: Any
+    mutable: Any
+    losses: np.ndarray
+    history: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    stopped: str = ""
+    failed: int | None = None
+    rows: np.ndarray | None = None
+
+
+def train(
+    loss: Loss,
+    params: Any,
+    mutable: Any,
+    inputs: Inputs,
+    *,
+    num_steps: int,
+    batch_size: int | None = None,
+    optim: Any = None,
+    per_datum: int = 1,
+    clip_norm: float | None = None,
+    validate: Callable[[Any, Any], Array] | None = None,
+    patience: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[Callable[[Progress], Any]] = (),
+    constrain: Callable[[Any, Any], dict[str, Any]] = lambda params, mutable: params,
+    progress: bool = True,
+    seed: int | Array = 0,
+) -> TrainResult:
+    """Minimise a loss; nothing crosses to the host between two reports.
+
+    Batches are drawn without replacement: each epoch is a permutation from (seed, epoch) cut into
+    floor(N / B) batches; its last N mod B rows wait for a later epoch. The noise of a step comes
+    from (seed, step), so a run resumed from its checkpoint is the uninterrupted run, bit by bit.
+
+    Args:
+        loss: loss of the whole data and new mutable state.
+        params: unconstrained parameters to start from.
+        mutable: mutable state to start from.
+        inputs: inputs of the programs at all N rows.
+        num_steps: number of steps.
+        batch_size: rows B of a batch, None for all rows at every step.
+        optim: optimizer, see `as_optimizer`.
+        per_datum: number by which reported losses are divided.
+        clip_norm: largest norm of the gradient.
+        validate: (params, mutable) -> validation loss per datum; evaluated once an epoch, or at
+            every report without minibatches.
+        patience: validations without improvement after which to stop with the best parameters.
+        checkpoint: where to keep the state of the run.
+        callbacks: functions of a `Progress`, called at every report; a truthy answer stops.
+        constrain: (params, mutable) -> parameters as callbacks see them.
+        progress: whether to show a bar.
+        seed: seeds batches and noise.
+
+    Returns:
+        The result; a non-finite step is told by its `failed`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
+    """
+    report = max(1, num_steps // 100)
+    run = _Run(
+        loss=_Steps(loss, as_optimizer(optim, clip_norm), batch_size, per_datum, report),
+        validate=validate,
+        patience=patience,
+        checkpoint=checkpoint,
+        num_steps=num_steps,
+    )
+    run.compile(params, mutable, inputs, as_key(seed))
+    run.resume()
+    with _bar(progress, num_steps, run.done) as show, _interruptible() as interrupted:
+        while run.done < num_steps and not run.stopped and run.failed is None:
+            run.advance()
+            if run.failed is not None:
+                break
+            show(run.done, run.history["loss"][-1])
+            told = run.progress(constrain)
+            if any([callback(told) for callback in callbacks]):  # every callback hears of it
+                run.stopped = run.stopped or "a callback asked to stop"
+            if interrupted():
+                run.save()
+                where = f"; its state is in {checkpoint.path}" if checkpoint else ""
+                raise KeyboardInterrupt(f"interrupted after step {run.done} of {num_steps}{where}")
+            if checkpoint is not None and checkpoint.due():
+                run.save()
+    if run.failed is None:
+        run.save()
+    return run.result()
+
+
+@dataclass
+class _Steps:
+    """The compiled part: a function of (state, inputs, key, count) that does `count` steps."""
+
+    loss: Loss
+    optimizer: Optimizer
+    batch_size: int | None
+    per_datum: int
+    length: int
+
+    def num_batches(self, inputs: Inputs) -> int:
+        return inputs.num_rows // self.batch_size if self.batch_size else 0
+
+    def start(self, params: Any, mutable: Any, inputs: Inputs) -> State:
+        # The buffers are donated to the loop, so they must be ours alone.
+        params, mutable = jax.tree.map(
+            lambda x: jnp.array(x, jnp.result_type(x)), (params, mutable)
+        )
+        rows = jnp.arange(inputs.num_rows if self.batch_size else 0, dtype=jnp.int32)
+        state = State(params, self.optimizer.init(params), mutable, rows, jnp.int32(0),
+                      jnp.array(True))  # fmt: skip
+        return jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), state)
+
+    def __call__(self, state: State, inputs: Inputs, key: Array, count: Array
+                 ) -> tuple[State, Array]:  # fmt: skip
+        first, last = state.step, state.step + count
+        shuffle_key, noise_key = random.split(key)
+        num_batches = self.num_batches(inputs)
+
+        def step(carry: tuple[State, Array]) -> tuple[State, Array]:
+            state, losses = carry
+            state, value = self._step(state, inputs, num_batches, noise_key)
+            return state, losses.at[state.step - 1 - first].set(value, mode="drop")
+
+        def going(carry: tuple[State, Array], end: Array) -> Array:
+            return (carry[0].step < end) & carry[0].finite
+
+        def epoch(carry: tuple[State, Array]) -> tuple[State, Array]:
+            state, losses = carry
+            number = state.step // num_batches
+            rows = lax.cond(
+                state.step % num_batches == 0,
+                lambda: _permutation(random.fold_in(shuffle_key, number), state.rows),
+                lambda: state.rows,
+            )
+            end = jnp.minimum(last, (number + 1) * num_batches)
+            carry = state._replace(rows=rows), losses
+            return lax.while_loop(lambda carry: going(carry, end), step, carry)
+
+        body = epoch if num_batches else step
+        carry = state, jnp.zeros(self.length)
+        return lax.while_loop(lambda carry: going(carry, last), body, carry)
+
+    def _step(self, state: State, inputs: Inputs, num_batches: int, noise_key: Array
+              ) -> tuple[State, Array]:  # fmt: skip
+        rows = None
+        if self.batch_size is not None:
+            start = (state.step % num_batches) * self.batch_size
+            rows = lax.dynamic_slice(state.rows, (start,), (self.batch_size,))
+        key = random.fold_in(noise_key, state.step)
+        (value, mutable), grads = jax.value_and_grad(self.loss, has_aux=True)(
+            state.params, state.mutable, inputs, rows, key
+        )
+        checks = [jnp.isfinite(value), *(jnp.isfinite(jnp.sum(g)) for g in jax.tree.leaves(grads))]
+        finite = jnp.all(jnp.stack(checks))
+        params, optimizer = self.optimizer.update(grads, state.optimizer, state.params, value)
+        new = params, optimizer, mutable
+        old = state.params, state.optimizer, state.mutable
+        params, optimizer, mutable = jax.tree.map(partial(_where, finite), new, old)
+        step = state.step + finite
+        return State(params, optimizer, mutable, state.rows, step, finite), value / self.per_datum
+
+
+def batch_key(seed: int | Array, step: int) -> Array:
+    """Return the key of one step's noise."""
+    return random.fold_in(random.split(as_key(seed))[1], step)
+
+
+def _where(flag: Array, new: Array, old: Array) -> Array:
+    return jnp.where(flag, new, old)
+
+
+def _permutation(key: Array, rows: Array) -> Array:
+    # One sort by 32 random bits: a tie (one in 2^32 pairs) keeps its order, which nobody can see.
+    order = jnp.arange(rows.shape[0], dtype=rows.dtype)
+    return lax.sort_key_val(random.bits(key, rows.shape), order)[1]
+
+
+class _Run:
+    """The host's part: calls the compiled steps, keeps the losses, validates and saves."""
+
+    def __init__(self, loss: _Steps, validate: Callable | None, patience: int | None,
+                 checkpoint: Checkpoint | None, num_steps: int) -> None:  # fmt: skip
+        self.steps, self.validate, self.patience = loss, validate, patience
+        self.checkpoint, self.num_steps = checkpoint, num_steps
+        self.losses: list[np.ndarray] = [np.zeros(0)]
+        self.history: dict[str, list[float]] = {"step": [], "loss": [], "seconds": []}
+        if validate is not None:
+            self.history |= {"validation_step": [], "validation_loss": []}
+        self.best: Any = None
+        self.waited, self.stopped = 0, ""
+        self.failed: int | None = None
+        self.before, self.done = 0.0, 0
+
+    def compile(self, params: Any, mutable: Any, inputs: Inputs, key: Array) -> None:
+        begun = time.perf_counter()
+        self.inputs, self.key = inputs, key
+        self.state = self.steps.start(params, mutable, inputs)
+        self.num_batches = self.steps.num_batches(inputs)
+        lowered = jax.jit(self.steps.__call__, donate_argnums=0).lower(
+            self.state, inputs, key, jnp.int32(0)
+        )
+        self.call = lowered.compile()
+        if self.validate is not None:
+            lowered = jax.jit(self.validate).lower(self.state.params, self.state.mutable)
+            self.validate = lowered.compile()
+        self.compile_seconds = time.perf_counter() - begun
+        self.begun = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.begun
+
+    def advance(self) -> None:
+        report = self.steps.length
+        stop = min(self.num_steps, (self.done // report + 1) * report)
+        if self.validate is not None and self.num_batches:
+            stop = min(stop, (self.done // self.num_batches + 1) * self.num_batches)
+        self.state, losses = self.call(
+            self.state, self.inputs, self.key, jnp.int32(stop - self.done)
+        )
+        reached = int(self.state.step)  # waits for the device
+        self.losses.append(np.asarray(losses, np.float64)[: reached - self.done])
+        self.done = reached
+        if reached < stop:
+            self.failed = reached
+            return
+        self.history["step"].append(reached)
+        self.history["loss"].append(float(np.mean(self.losses[-1])))
+        self.history["seconds"].append(self.seconds)
+        ends_epoch = not self.num_batches or reached % self.num_batches == 0
+        if self.validate is not None and (ends_epoch or reached == self.num_steps):
+            self._judge(float(self.validate(self.state.params, self.state.mutable)))
+
+    def _judge(self, value: float) -> None:
+        earlier = min(self.history["validation_loss"], default=np.inf)
+        self.history["validation_step"].append(self.done)
+        self.history["validation_loss"].append(value)
+        if self.patience is None:
+            return
+        if value < earlier or self.best is None:
+            self.waited = 0
+            self.best = jax.tree.map(jnp.array, (self.state.params, self.state.mutable))
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            self.stopped = f"no better validation loss in {self.patience} validations"
+
+    def progress(self, constrain: Callable) -> Progress:
+        state, validation = self.state, self.history.get("validation_loss", [])
+        return Progress(
+            self.done,
+            self.num_steps,
+            self.history["loss"][-1],
+            validation[-1] if validation else None,
+            lambda: jax.device_get(constrain(state.params, state.mutable)),
+        )
+
+    def save(self) -> None:
+        if self.checkpoint is None:
+            return
+        best = self.best or (self.state.params, self.state.mutable)
+        manifest = {
+            "step": self.done,
+            "seconds": self.seconds,
+            "history": self.history,
+            "best": self.best is not None,
+            "waited": self.waited,
+            "stopped": self.stopped,
+        }
+        losses = {"losses": np.concatenate(self.losses)}
+        self.checkpoint.save((self.state, best), losses, manifest)
+
+    def resume(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        like = self.state, (self.state.params, self.state.mutable)
+        (state, best), arrays, manifest = self.checkpoint.load(like)
+        self.state, self.best = state, best if manifest["best"] else None
+        self.losses, self.history = [arrays["losses"]], manifest["history"]
+        self.done, self.before = manifest["step"], manifest["seconds"]
+        self.waited, self.stopped = manifest["waited"], manifest["stopped"]
+
+    def result(self) -> TrainResult:
+        best = self.best if self.patience is not None else None
+        params, mutable = best or (self.state.params, self.state.mutable)
+        return TrainResult(
+            params,
+            mutable,
+            np.concatenate(self.losses),
+            self.history,
+            self.seconds,
+            self.compile_seconds,
+            self.stopped,
+            self.failed,
+            None if self.failed is None else self._batch(self.failed),
+        )
+
+    def _batch(self, step: int) -> np.ndarray | None:
+        size = self.steps.batch_size
+        if size is None:
+            return None
+        start = step % self.num_batches * size
+        return np.asarray(self.state.rows)[start : start + size]
+
+
+@contextlib.contextmanager
+def _bar(wanted: bool, num_steps: int, done: int) -> Iterator[Callable[[int, float], None]]:
+    if not wanted:
+        yield lambda step, loss: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=num_steps, initial=done, desc="svi", unit="step", leave=True) as bar:
+
+        def show(step: int, loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            bar.update(step - bar.n)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C until the steps under way are done, so that the state is whole; twice raises."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = signal.getsignal(signal.SIGINT)
+    asked: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, previous)
