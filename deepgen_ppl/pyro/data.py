@@ -1,13 +1,16 @@
-"""Data as the verbs take them: positional arrays whose leading axis is the data axis, made tensors
-and checked.
-"""
+"""Data as the verbs take them: positional arrays whose leading axis is the data axis."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.messenger import unwrap as unwrap_handlers
+from torch import Tensor, nn
+
+from deepgen_ppl import checks
 
 
 def to_tensor(value: Any, device: torch.device | None = None) -> Any:
@@ -29,6 +32,11 @@ def to_tensor(value: Any, device: torch.device | None = None) -> Any:
             "(categories as integers)."
         )
     return value
+
+
+def device_of(modules: Sequence[nn.Module]) -> torch.device | None:
+    """Return the device of the first parameter of some modules; None without one."""
+    return next((p.device for module in modules for p in module.parameters()), None)
 
 
 def to_tensors(data: Sequence[Any], device: torch.device | None = None) -> tuple[Any, ...]:
@@ -58,38 +66,31 @@ def take(data: Sequence[Any], rows: Tensor | slice | None) -> tuple[Any, ...]:
     )
 
 
-def check(data: Sequence[Any], batch_size: int | None = None) -> None:
-    """Raise `ValueError` for data no program can be fitted to, naming the argument and the cure."""
-    for index, value in enumerate(data):
-        if not isinstance(value, Tensor):
-            continue
-        if value.dim() > 0 and value.numel() == 0:
-            raise ValueError(f"data[{index}] is empty: its shape is {tuple(value.shape)}.")
-        if value.is_floating_point() and bool(torch.isnan(value).any()):
-            bad = torch.isnan(value.reshape(len(value), -1) if value.dim() else value.reshape(1, 1))
-            rows = torch.nonzero(bad.any(1)).flatten()
-            raise ValueError(
-                f"data[{index}] contains NaN in {len(rows)} of {len(bad)} rows (first: row "
-                f"{int(rows[0])}). "
-                "Impute or drop them, or pass a mask to the program and hide the missing cells "
-                "with it."
-            )
-    if batch_size is None:
-        return
-    sizes = {f"data[{index}]": len(value) for index, value in enumerate(data) if has_rows(value)}
-    if not sizes:
-        raise ValueError(
-            "batch_size needs data: no positional array has a leading axis to draw rows from."
-        )
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-        raise ValueError(
-            f"batch_size needs data of equal leading axes, but {listed} rows. Bind what is no data "
-            "with "
-            "functools.partial or model_kwargs=."
-        )
-    size = next(iter(sizes.values()))
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}.")
-    if batch_size > size:
-        raise ValueError(f"batch_size={batch_size} is larger than the data, which has {size} rows.")
+def argument_names(fn: Any, num_bound: int, count: int) -> tuple[str, ...]:
+    """Return the names of the data arguments, as the program's own signature has them."""
+    names = [f"data[{i}]" for i in range(count)]
+    target = unwrap_handlers(fn)
+    target = target.model if isinstance(target, AutoGuide) else target
+    target = target.forward if isinstance(target, nn.Module) else unwrap_handlers(target)
+    try:
+        parameters = list(inspect.signature(target).parameters.values())[num_bound:]
+    except (TypeError, ValueError):
+        return tuple(names)
+    for i, parameter in enumerate(parameters[:count]):
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names[i] = parameter.name
+    return tuple(names)
+
+
+def check(names: Sequence[str], data: Sequence[Any], batch_size: int | None = None) -> int | None:
+    """Return the number of rows of the data (None where arrays disagree) after checking them.
+
+    Raises:
+        ValueError: empty arrays, NaN, or what `checks.check_rows` refuses.
+    """
+    leaves = [(n, v) for n, v in zip(names, data, strict=True) if isinstance(v, Tensor)]
+    total = checks.check_rows({name: tuple(leaf.shape) for name, leaf in leaves}, batch_size)
+    for name, leaf in leaves:
+        if leaf.is_floating_point() and bool(torch.isnan(leaf.sum())):
+            checks.check_nan(name, leaf.detach().cpu().double().numpy())
+    return total

@@ -1,6 +1,4 @@
-"""The few effect handlers of our own: record a run, answer parameters, replay latents, tell plates
-of a minibatch.
-"""
+"""The few effect handlers of our own: record, answer, replay, minibatch, unobserve."""
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -32,9 +30,18 @@ def is_factor(msg: Message) -> bool:
     return type(fn).__name__ == "Unit"
 
 
+def log_prob(msg: Message) -> Tensor:
+    """Return a sample message's log density, of its batch shape, masked and scaled."""
+    value = msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
+    if msg["mask"] is False:
+        return torch.zeros_like(value)
+    if isinstance(msg["mask"], Tensor):
+        value = torch.where(msg["mask"], value, value.new_zeros(()))
+    return msg["scale"] * value
+
+
 class record(Messenger):
-    """Keep the sample, plate and parameter messages of one run, in order, as they stand when it
-    ends.
+    """Keep the sample, plate and parameter messages of one run, as they stand when it ends.
 
     Attributes:
         sites: Sample messages by site name, `factor` and `deterministic` statements included.
@@ -88,9 +95,7 @@ class record(Messenger):
         self.constraints.setdefault(name, constraint if known is None else known)
 
     def _find_module(self, name: str) -> None:
-        """Find the module behind a `pyro.module` statement: its message tells tensors, not the
-        owner.
-        """
+        """Find the module behind a `pyro.module` statement: the message tells only tensors."""
         if name in self.modules:
             return
         frame = sys._getframe(1)
@@ -102,8 +107,7 @@ class record(Messenger):
 
 
 class answer(Messenger):
-    """Answer parameter statements with given constrained values, others with their own initial
-    value.
+    """Answer parameter statements with given constrained values, others with their initial one.
 
     Args:
         values: Constrained values by Pyro's name.
@@ -130,9 +134,7 @@ class answer(Messenger):
 
 
 class replay(Messenger):
-    """Give latent sites the values they were given elsewhere, and plates that subsample their
-    indices.
-    """
+    """Give latent sites given values, and plates that subsample given indices."""
 
     def __init__(
         self, values: Mapping[str, Tensor], indices: Mapping[str, Any] | None = None
@@ -291,9 +293,7 @@ def autoguide_rows(
 
 @contextmanager
 def validation(enabled: bool) -> Iterator[None]:
-    """Switch the argument checks of Pyro and torch on or off, and put all of them back as they
-    were.
-    """
+    """Switch the argument checks of Pyro and torch on or off, and back as they were."""
     names = [name for name in settings.get() if name.startswith("validate_")]
     before = {name: settings.get(name) for name in names}
     try:

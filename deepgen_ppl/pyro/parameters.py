@@ -1,6 +1,4 @@
-"""Parameters and buffers of a program: who owns each tensor, how it is replaced, and how it is
-named.
-"""
+"""Parameters and buffers of a program: who owns each tensor, its name, and how to replace it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,9 +63,7 @@ def is_real(constraint: Any) -> bool:
 
 
 def modules_of(fn: Any) -> list[nn.Module]:
-    """Return the modules a program is made of: itself, or what its method, partial or handler
-    wraps.
-    """
+    """Return the modules a program is: itself, or what its method, partial or handler wraps."""
     if isinstance(fn, nn.Module):
         return [fn]
     if isinstance(fn, _bound_partial):
@@ -196,9 +192,7 @@ def snapshot(
 
 
 def given(params: Any) -> dict[str, Tensor] | None:
-    """Return learned values as tensors from a dict or a `Fit`; from the user's param store when
-    None.
-    """
+    """Return learned values of a dict or a `Fit` as tensors; the user's store when None."""
     if params is None:
         store = pyro.get_param_store()
         return {normalize_param_name(name): value.detach().clone() for name, value in store.items()}

@@ -1,13 +1,14 @@
-"""The one place that reads a native Pyro program: its sites, plates, parameters, and the log
-weights they define.
-"""
+"""The one place that runs a native program for its values: log weights, densities, potentials."""
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
@@ -17,7 +18,7 @@ from deepgen_ppl.pyro.structure import Pair, Plate, Program, Site, Weights
 
 __all__ = [
     "Pair", "Plate", "Program", "Site", "Weights", "call", "check_rows_independent", "init_params",
-    "log_density", "log_weights", "potential", "read", "read_pair", "terms", "unwrap",
+    "log_density", "log_weights", "particles", "potential", "read", "read_pair", "terms", "unwrap",
 ]  # fmt: skip
 
 
@@ -34,6 +35,7 @@ def log_weights(
     data: Sequence[Any],
     rows: Tensor | None = None,
     key: int | None = None,
+    held: Mapping[str, Tensor] | None = None,
 ) -> Weights:
     r"""Return the log weights of one draw of the guide: the primitive all estimators reduce.
 
@@ -49,6 +51,7 @@ def log_weights(
         data: The full data, tensors.
         rows: Row numbers of a batch, shape `(B,)`; all rows when None.
         key: Seed of the draw; torch's current random state when None.
+        held: Values of guide sites that are not to be drawn.
 
     Cost:
         One run of guide and model on the batch.
@@ -66,7 +69,8 @@ def log_weights(
             latents = {name: run.sites[name]["value"] for name in model.latents}
             return Weights(rows_, shared, _scale(total, size), None, None, latents)
         with handlers.autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0):
-            proposal = call(guide, batch, *_batch_handlers(guide, rows, total), answers)
+            around = (*_batch_handlers(guide, rows, total), answers)
+            proposal = call(guide, batch, *around, handlers.replay(held or {}))
         drawn = {n: m["value"] for n, m in proposal.sites.items() if not m["is_observed"]}
         indices = {n: m["value"] for n, m in proposal.plates.items()}
         run = call(
@@ -79,7 +83,7 @@ def log_weights(
     p_rows, p_shared = terms(run, model, size, total)
     q_rows, q_shared = terms(proposal, guide, size, total)
     score_rows = score_shared = None
-    if any(s.role == "latent" and not s.reparametrised for s in guide.sites.values()):
+    if pair.scored:
         score_rows, score_shared = terms(proposal, guide, size, total, only_score=True)
     if len(p_rows) != len(q_rows):
         p_rows, q_rows = _padded(p_rows, q_rows)
@@ -87,6 +91,158 @@ def log_weights(
     return Weights(
         p_rows - q_rows, p_shared - q_shared, _scale(total, size), score_rows, score_shared, latents
     )
+
+
+def particles(
+    pair: Pair,
+    params: Mapping[str, Tensor],
+    data: Sequence[Any],
+    rows: Tensor | None,
+    num_particles: int,
+    hold_shared: bool = False,
+) -> Weights:
+    """Return the weights of several draws; every tensor has a leading axis of particles.
+
+    The draws run under `torch.func.vmap` where the program allows it, else one after the other.
+
+    Args:
+        pair: Model and guide.
+        params: Constrained values by name.
+        data: The full data.
+        rows: Row numbers of a batch, None for all.
+        num_particles: Number of draws.
+        hold_shared: Draw the shared latents once and the local ones for each particle.
+    """
+    held: dict[str, Tensor] = {}
+    if hold_shared and pair.guide is not None:
+        shared = [s.name for s in pair.guide.latents.values() if s.row_plate is None]
+        if shared:
+            held = guide_draw(pair, params, data, rows, shared)
+
+    def draw(_: Any = None) -> tuple:
+        w = log_weights(pair, params, data, rows, held=held)
+        scores = () if w.score_rows is None else (w.score_rows, w.score_shared)
+        return w.rows, w.shared, scores, w.latents
+
+    if num_particles == 1:
+        rows_, shared_, scores, latents = tree_map(lambda leaf: leaf.unsqueeze(0), draw())
+    else:
+        rows_, shared_, scores, latents = _several(pair, draw, num_particles)
+    scale = _scale(data_.num_rows(data), None if rows is None else len(rows))
+    return Weights(rows_, shared_, scale, *(scores or (None, None)), latents)
+
+
+def guide_draw(
+    pair: Pair,
+    params: Mapping[str, Tensor],
+    data: Sequence[Any],
+    rows: Tensor | None,
+    names: Sequence[str],
+) -> dict[str, Tensor]:
+    """Return one draw of some sites of the guide."""
+    guide, total = pair.guide, data_.num_rows(data)
+    if guide is None:
+        return {}
+    size = len(rows) if rows is not None else total
+    with (
+        installed(pair.params.values(), params) as answers,
+        handlers.autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0),
+    ):
+        run = call(guide, data_.take(data, rows), *_batch_handlers(guide, rows, total), answers)
+    return {name: run.sites[name]["value"] for name in names}
+
+
+def _several(pair: Pair, draw: Callable[..., tuple], num_particles: int) -> tuple:
+    if pair.model.notes.get("vmap", True):
+        try:
+            index = torch.arange(num_particles)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+                return torch.func.vmap(draw, randomness="different")(index)
+        except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError):
+            # A program may ask for values, or use an operation that has no batching rule.
+            pair.model.notes["vmap"] = False
+    draws = [draw() for _ in range(num_particles)]
+    return tree_map(lambda *leaves: torch.stack(leaves), *draws)
+
+
+@contextmanager
+def scaled_call(
+    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], rows: Tensor | None
+) -> Iterator[tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]]:
+    """Give model and guide as functions whose data sites carry the scale N / B, and their batch.
+
+    For objectives of the language itself, which run programs their own way.
+    """
+    total = data_.num_rows(data)
+    size = len(rows) if rows is not None else total
+    programs = {"model": pair.model, "guide": pair.guide}
+    modules = pair.guide.modules if pair.guide is not None else ()
+    with installed(pair.params.values(), params) as answers:
+
+        def as_function(program: Program | None) -> Callable[..., Any]:
+            if program is None:
+                return lambda *args: None
+            around = (*_batch_handlers(program, rows, total), answers)
+            fixed = (*program.args,)
+
+            def fn(*args: Any) -> Any:
+                return handlers.run(program.fn, (*fixed, *args), dict(program.kwargs), *around)
+
+            return fn
+
+        with handlers.autoguide_rows(modules, pair.data_plates, total or 0, size or 0):
+            functions = [as_function(program) for program in programs.values()]
+            yield functions[0], functions[1], data_.take(data, rows)
+
+
+def first_nonfinite(
+    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], rows: Any, key: int
+) -> tuple[str | None, list[int]]:
+    """Find the first site whose log density, or else whose gradient, is not finite.
+
+    Args:
+        pair: Model and guide.
+        params: Constrained values by name.
+        data: The full data.
+        rows: Row numbers of the batch, None for all.
+        key: Seed of the draw.
+
+    Returns:
+        The site's name (None where nothing was found) and the data rows where it is not finite.
+    """
+    total = data_.num_rows(data)
+    rows = None if rows is None else torch.as_tensor(rows)
+    torch.manual_seed(key)
+    values = {n: p.value(p.inverse(params[n]).detach()) for n, p in pair.params.items()}
+    leaves = [v.requires_grad_() for n, v in values.items() if pair.params[n].trainable]
+    seen: list[tuple[Program, handlers.record]] = []
+    drawn: dict[str, Tensor] = {}
+    with installed(pair.params.values(), values) as answers:
+        batch = data_.take(data, rows)
+        size = len(rows) if rows is not None else total
+        for program in reversed(pair.programs):
+            around = (*_batch_handlers(program, rows, total), answers, handlers.replay(drawn))
+            with handlers.autoguide_rows(program.modules, pair.data_plates, total or 0, size or 0):
+                run = call(program, batch, *around)
+            seen.append((program, run))
+            drawn |= {n: m["value"] for n, m in run.sites.items() if not m["is_observed"]}
+    sums: dict[str, Tensor] = {}
+    for program, run in seen:
+        for name, msg in run.sites.items():
+            if msg["infer"].get("_deterministic") or msg["mask"] is False:
+                continue
+            by_row, shared = terms(run, program, size, total, only=name)
+            sums[name] = by_row.sum() + shared
+            if not bool(torch.isfinite(sums[name])):
+                bad = torch.nonzero(~torch.isfinite(by_row)).flatten()
+                return name, [int(i) for i in (bad if rows is None else rows[bad.cpu()])]
+    for name, value in sums.items():
+        if value.requires_grad:
+            grads = torch.autograd.grad(value, leaves, allow_unused=True, retain_graph=True)
+            if not all(bool(torch.isfinite(g).all()) for g in grads if g is not None):
+                return name, []
+    return None, []
 
 
 def _padded(*rows: Tensor) -> tuple[Tensor, ...]:
@@ -117,6 +273,7 @@ def terms(
     *,
     skip_latents: bool = False,
     only_score: bool = False,
+    only: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the log density of a recorded run, by row of the data plates and shared.
 
@@ -127,6 +284,7 @@ def terms(
         total: Rows of the full data.
         skip_latents: Leave the latent sites out.
         only_score: Keep only latent sites that are not reparametrised.
+        only: Keep only the site of this name.
 
     Returns:
         Terms per row, unscaled, shape `(rows,)` (empty without data plates), and the sum of all
@@ -141,6 +299,8 @@ def terms(
         if msg["infer"].get("_deterministic") or (skip_latents and latent):
             continue
         if only_score and (not latent or msg["fn"].has_rsample):
+            continue
+        if only is not None and msg["name"] != only:
             continue
         mask = msg["mask"]
         if mask is False:
@@ -199,6 +359,51 @@ def log_density(
     return terms(run, program, size, size)
 
 
+def log_probs(
+    program: Program,
+    params: Mapping[str, Tensor],
+    latents: Mapping[str, Tensor],
+    data: Sequence[Any],
+) -> dict[str, Tensor]:
+    """Return the log density of each sample statement, of its batch shape, masked and scaled.
+
+    Args:
+        program: The model.
+        params: Constrained values by name.
+        latents: Values of its latent sites; those left out are drawn.
+        data: The full data.
+    """
+    with installed(program.params.values(), params) as answers:
+        run = call(program, data, answers, handlers.replay(latents))
+    return {
+        name: handlers.log_prob(msg)
+        for name, msg in run.sites.items()
+        if not msg["infer"].get("_deterministic")
+    }
+
+
+def simulate(
+    program: Program,
+    params: Mapping[str, Tensor],
+    data: Sequence[Any],
+    latents: Mapping[str, Tensor] | None = None,
+    redraw: Collection[str] | None = None,
+) -> dict[str, Tensor]:
+    """Run a model forwards and return the value of every sample and deterministic site.
+
+    Args:
+        program: The model.
+        params: Constrained values by name.
+        data: The data it is called with.
+        latents: Values of latent sites; what is missing is drawn from the prior.
+        redraw: Observed sites to draw again: None for all, () for none. Factors stay.
+    """
+    around = (handlers.feasible(), handlers.unobserve(redraw), handlers.replay(latents or {}))
+    with installed(program.params.values(), params) as answers:
+        run = call(program, data, answers, *around)
+    return {name: msg["value"] for name, msg in run.sites.items() if name not in program.factors}
+
+
 def check_rows_independent(
     pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], key: int = 0
 ) -> bool:
@@ -216,7 +421,7 @@ def check_rows_independent(
     count = min(size, 8)
     rows = torch.arange(count)
     other = tuple(torch.cat([v[:-1], v[:1]]) if data_.has_rows(v) else v for v in few)
-    with torch.no_grad(), private_store(), preserved(_all_modules(pair)), forked_rng(None):
+    with torch.no_grad(), private_store(), preserved(pair.modules), forked_rng(None):
         whole = [
             torch.cat([part, v[count:]]) if data_.has_rows(v) else v
             for part, v in zip(few, data, strict=True)
@@ -230,14 +435,8 @@ def check_rows_independent(
     return bool(torch.allclose(before, after, rtol=1e-4, atol=1e-4, equal_nan=True))
 
 
-def _all_modules(pair: Pair) -> tuple[nn.Module, ...]:
-    return pair.model.modules + (pair.guide.modules if pair.guide is not None else ())
-
-
 def init_params(pair: Pair) -> dict[str, Tensor]:
-    """Return the unconstrained tensors that training moves, by name: the modules' own, fresh ones
-    for `pyro.param`.
-    """
+    """Return the unconstrained tensors that training moves, by name."""
     return {name: param.leaf for name, param in pair.params.items() if param.trainable}
 
 

@@ -1,6 +1,4 @@
-"""The half of `program.py` that looks: runs a native program at two row counts and says what it is
-made of.
-"""
+"""Reading a native program by runs at two row counts: which plates follow the data."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +13,7 @@ from pyro.poutine.messenger import _context_wrap
 from pyro.poutine.messenger import unwrap as unwrap_handlers
 from torch import Tensor
 
+from deepgen_ppl import checks
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.parameters import (
@@ -66,8 +65,7 @@ def read(
     role: str = "model",
     data_plates: Sequence[str] = (),
 ) -> Program:
-    """Read a native program at the data's shape, and again at another row count to see what
-    follows the rows.
+    """Read a native program by runs at the data's shape and at another row count.
 
     The runs leave no mark: param store, random state, validation settings and buffers are put back.
 
@@ -91,7 +89,10 @@ def read(
     """
     fn, args, kwargs = unwrap(model)
     kwargs |= {name: data_.to_tensor(value) for name, value in (model_kwargs or {}).items()}
-    data = data_.to_tensors(data)
+    device = data_.device_of(modules_of(fn))
+    data = data_.to_tensors(data, device)
+    if role == "model":
+        data_.check(data_.argument_names(fn, len(args), len(data)), data, batch_size)
     reader = _Reader(fn, args, kwargs, data, params or {}, seed, role, tuple(data_plates))
     with private_store(), torch.no_grad():
         return reader.read(batch_size)
@@ -106,83 +107,56 @@ def read_pair(
     params: Mapping[str, Tensor] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    enumerates: bool = False,
+    prior: bool = False,
+    enumerated: bool = False,
 ) -> Pair:
-    """Read a model and its guide and check that they fit each other.
+    """Read a model and its guide and check that their sites match.
 
     Args:
         model: The model.
-        guide: The guide, or None.
-        data: The positional data.
+        guide: The guide, None for no latents.
+        data: Data arguments of both.
         model_kwargs: Constants passed by name to both.
-        params: Learned values.
-        batch_size: Rows of a batch, when the pair is to run on batches.
+        params: Learned values, for statements that bring no initial value.
+        batch_size: Rows per minibatch.
         seed: Seed of the draws and of random initial values.
-        enumerates: Whether the objective sums discrete sites out, so that the guide need not have
-            them.
+        prior: With `guide=None`, allow latents: they are drawn from the prior.
+        enumerated: Allow discrete latents that the guide lacks (the objective sums them out).
+
+    Returns:
+        Both programs, their parameters and whether all their sites are local to the data plates.
 
     Raises:
-        ValueError: A latent site stands in one of them only, or their shapes differ.
+        ValueError: The sites of model and guide do not match, or what `read` raises.
     """
-    options: dict[str, Any] = {
-        "model_kwargs": model_kwargs, "params": params, "batch_size": batch_size, "seed": seed
-    }  # fmt: skip
+    options: dict[str, Any] = dict(
+        model_kwargs=model_kwargs, params=params, batch_size=batch_size, seed=seed
+    )
     with private_store():
         first = read(model, data, **options)
+        latents = {name: site.shape for name, site in first.latents.items()}
         if guide is None:
-            return Pair(first, None, first.params, _is_local(first, None))
-        second = read(guide, data, **options, role="guide", data_plates=first.data_plates)
+            if not prior:
+                checks.check_pair(latents, first.observed, None)
+            return Pair(first, None, first.params, first.local)
+        second = read(guide, data, role="guide", data_plates=first.data_plates, **options)
+    drawn = {name: s.shape for name, s in second.latents.items() if not s.auxiliary}
+    summed = [name for name in latents if first.sites[name].is_discrete] if enumerated else []
+    checks.check_pair(latents, first.observed, drawn, second.observed, summed)
+    if batch_size is not None and batch_size != first.num_rows:
+        checks.check_local(
+            [n for n in drawn if first.sites[n].row_plate and not second.sites[n].row_plate],
+            batch_size,
+        )
     params_ = merge(first.params, second.params)
     by_leaf = {id(p.leaf): p for p in params_.values()}
-    second = replace(
-        second,
-        params={by_leaf[id(p.leaf)].name: by_leaf[id(p.leaf)] for p in second.params.values()},
-    )
-    _check_match(first, second, enumerates)
-    return Pair(first, second, params_, _is_local(first, second))
-
-
-def _is_local(model: Program, guide: Program | None) -> bool:
-    terms = [s for s in model.sites.values() if s.role != "deterministic"]
-    if guide is not None:
-        terms += [s for s in guide.sites.values() if s.role != "deterministic"]
-    return bool(model.data_plates) and bool(terms) and all(s.row_plate is not None for s in terms)
-
-
-def _check_match(model: Program, guide: Program, enumerates: bool) -> None:
-    for name, site in model.latents.items():
-        if name in guide.latents:
-            other = guide.latents[name]
-            shapes = [(*s.batch_shape, *s.event_shape) for s in (site, other)]
-            if shapes[0] != shapes[1]:
-                raise ValueError(
-                    f"Site '{name}' has shape {shapes[0]} in the model and {shapes[1]} in the "
-                    "guide "
-                    f"(batch and event shape {site.batch_shape}, {site.event_shape} against "
-                    f"{other.batch_shape}, {other.event_shape})."
-                )
-        elif not (enumerates and site.is_discrete):
-            raise ValueError(
-                f"The guide has no site for the model's latent '{name}'. Sample it in the guide "
-                "under the same "
-                f"name; the guide's sites are {_listed(guide.latents)}."
-            )
-    for name, site in guide.latents.items():
-        if site.auxiliary or name in model.latents:
-            continue
-        if name in model.sites:
-            raise ValueError(
-                f"The guide samples '{name}', which the model observes. Take it out of the guide "
-                "or out of the data."
-            )
-        raise ValueError(
-            f"The guide samples '{name}', which the model lacks; the model's latent sites are "
-            f"{_listed(model.latents)}. Rename it, or mark it with infer={{'is_auxiliary': True}}."
-        )
-
-
-def _listed(names: Mapping[str, Any]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"
+    own = [by_leaf[id(p.leaf)] for p in second.params.values()]
+    names = {id(p.leaf): name for name, p in second.params.items()}
+    tables = {
+        p.name: second.tables[names[id(p.leaf)]] for p in own if names[id(p.leaf)] in second.tables
+    }
+    second = replace(second, params={p.name: p for p in own}, tables=tables)
+    return Pair(first, second, params_, first.local and second.local)
 
 
 class _Reader:
@@ -214,7 +188,7 @@ class _Reader:
         names = {p.name for p in plates.values() if p.follows_data and not p.subsampled}
         self._check_observed(run)
         if batch_size is not None:
-            self._check_batch(run, second, plates, names, first, other)
+            self._check_batch(batch_size, run, second, plates, names, first, other)
         modules = (*self.modules, *(m for m in run.modules.values() if m not in self.modules))
         params = collect(run, self.modules)
         tables = self._tables(run, second, params, first, other, batch_size)
@@ -228,13 +202,20 @@ class _Reader:
         )  # fmt: skip
 
     def _set_up_autoguides(self) -> None:
-        """Let autoguides make their parameters at all rows: their tables keep the size of the
-        first call.
-        """
+        """Let autoguides make their parameters at all rows: tables keep their first size."""
         fresh = [m for m in self.inner if isinstance(m, AutoGuide) and m.prototype_trace is None]
         if fresh:
             self._run(self.data)
             self.inner = [m for root in self.modules for m in root.modules()]
+        for module in self.inner:
+            frames = module._prototype_frames if isinstance(module, AutoGuide) else {}
+            for name, frame in frames.items():
+                if name in self.outer and frame.size != self.total:
+                    raise ValueError(
+                        f"the guide was set up for {frame.size} rows of plate '{name}' and is now "
+                        f"given {self.total}: it has parameters for each row. Make a new "
+                        f"{type(module).__name__}(model), or use an amortised guide."
+                    )
 
     def _run(self, data: Sequence[Any], *around: Any) -> handlers.record:
         recorder = handlers.record()
@@ -261,9 +242,9 @@ class _Reader:
             if batch_size is None:
                 raise
             raise ValueError(
-                f"The {self.role} cannot run on {count} of the {self.total} rows: "
-                f"{str(error).splitlines()[0]}. "
-                "Write it for the data it is given: pyro.plate('data', len(x))."
+                f"batch_size={batch_size}: the {self.role} runs on {self.total} rows but not on "
+                f"{count}: {str(error).splitlines()[0]} Write its sizes as len(x), and pass arrays "
+                "with a row per datum as data."
             ) from error
 
     def _other(self, first: int | None) -> int | None:
@@ -333,22 +314,20 @@ class _Reader:
             if site.support is None or not isinstance(value, Tensor):
                 continue
             if not site.is_discrete and not value.is_floating_point():
-                raise TypeError(
-                    f"Site '{name}' has real support and observes integer data of dtype "
-                    f"{_dtype(value)}. "
-                    "Convert them to floating point (x.astype('float32')), or use a discrete "
-                    "distribution."
-                )
+                checks.refuse_integers(name, str(value.dtype).removeprefix("torch."))
 
-    def _check_batch(self, run, second, plates, names, first, other) -> None:  # type: ignore[no-untyped-def]
-        for plate in plates.values():
-            if plate.subsampled:
-                raise ValueError(
-                    f"Plate '{plate.name}' of the {self.role} subsamples by itself; batch_size "
-                    "would subsample "
-                    "twice. Drop batch_size, or write the plate at full size: pyro.plate('data', "
-                    "len(x))."
-                )
+    def _check_batch(  # type: ignore[no-untyped-def]
+        self, batch_size, run, second, plates, names, first, other
+    ) -> None:
+        subsampled = {
+            name: (
+                plate.size,
+                run.plates[name]["fn"].subsample_size or len(run.plates[name]["value"]),
+            )
+            for name, plate in plates.items()
+            if plate.subsampled
+        }
+        checks.check_subsampling(subsampled, batch_size)
         for name, msg in run.sites.items():
             held = [f.name for f in msg["cond_indep_stack"] if f.name in names]
             if len(held) > 1:
@@ -373,43 +352,30 @@ class _Reader:
                         "batch_size."
                     )
 
-    def _check_outside(self, run, second, names, first, other) -> None:  # type: ignore[no-untyped-def]
-        """Refuse data-shaped statements outside the data plates, by shape and by what they answer
-        to other rows.
-        """
-        moved = self._run_part(first, first, last=True) if first != self.total else None
+    def _check_outside(  # type: ignore[no-untyped-def]
+        self, run, second, names, first, other
+    ) -> None:
+        """Refuse statements outside the data plates that answer to the data's rows."""
+        total = self.total or 0
+        if first == total:
+            return
+        moved = self._run_part(first, first, last=True)
+        outside, free = [], []
         for name, msg in run.sites.items():
-            inside = any(f.name in names for f in msg["cond_indep_stack"])
-            if inside or not msg["is_observed"] or msg["infer"].get("_deterministic"):
+            held = any(f.name in names for f in msg["cond_indep_stack"])
+            if held or not msg["is_observed"] or msg["infer"].get("_deterministic"):
                 continue
-            factor = handlers.is_factor(msg)
-            kind = "Factor" if factor else "Observed site"
-            shape = tuple(msg["fn"].shape()) if factor else tuple(msg["value"].shape)
-            follows = False
-            if second is not None and name in second.sites:
-                msg2 = second.sites[name]
-                shape2 = tuple(msg2["fn"].shape()) if factor else tuple(msg2["value"].shape)
-                follows = len(shape) == len(shape2) and any(
-                    a == first and b == other for a, b in zip(shape, shape2, strict=True)
-                )
-            if follows:
-                raise ValueError(
-                    f"{kind} '{name}' has the data's rows (shape {shape}) but stands outside every "
-                    "data plate, so a "
-                    f"batch cannot be scaled. Put it inside: with pyro.plate('data', len(x)): ..."
-                )
-            if moved is not None and name in moved.sites and _differs(msg, moved.sites[name]):
-                raise ValueError(
-                    f"{kind} '{name}' answers to the data's rows but stands outside every data "
-                    "plate, so a batch "
-                    "cannot be scaled. Put it inside: with pyro.plate('data', len(x)): ..."
-                )
+            free.append(name)
+            shapes = [_shape(r.sites[name]) for r in (run, second) if r and name in r.sites]
+            follows = len(shapes) == 2 and len(shapes[0]) == len(shapes[1])
+            pairs = zip(*shapes, strict=True) if follows else ()
+            if any(pair == (first, other) for pair in pairs) or _differs(
+                msg, moved.sites.get(name)
+            ):
+                outside.append(name)
+        checks.check_outside(outside, first, total)
         if not names:
-            raise ValueError(
-                "batch_size needs a plate whose size follows the data; the model has none. Put "
-                "what is observed "
-                "row by row inside: with pyro.plate('data', len(x)): ..."
-            )
+            checks.check_outside(free or list(run.sites), first, total)
 
     def _tables(self, run, second, params, first, other, batch_size) -> dict[str, int]:  # type: ignore[no-untyped-def]
         """Find parameters whose shape follows the rows, as the program sees them."""
@@ -454,16 +420,16 @@ class _Reader:
         }
 
 
-def _dtype(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
+def _shape(msg: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(msg["fn"].shape()) if handlers.is_factor(msg) else tuple(msg["value"].shape)
 
 
-def _differs(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether a statement outside the plates answers differently to other rows, at the same
-    draws.
-    """
+def _differs(first: dict[str, Any], second: dict[str, Any] | None) -> bool:
+    """Whether a statement answers differently to other rows, at the same draws."""
+    if second is None:
+        return True
     if handlers.is_factor(first):
         values = [m["fn"].log_prob(m["value"]) for m in (first, second)]
-        return values[0].shape == values[1].shape and not torch.allclose(*values, equal_nan=True)
+        return values[0].shape != values[1].shape or not torch.allclose(*values, equal_nan=True)
     values = [m["value"] for m in (first, second)]
-    return values[0].shape == values[1].shape and not torch.equal(*values)
+    return values[0].shape != values[1].shape or not torch.equal(*values)

@@ -1,6 +1,4 @@
-"""What a program read by `program.py` is made of: its sites, plates and parameters, and the log
-weights of a pair.
-"""
+"""What a native program is made of: its sites, plates and parameters, as one run shows them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +40,11 @@ class Site(NamedTuple):
     row_plate: str | None
     enumerable: bool = False
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Batch shape and event shape together."""
+        return self.batch_shape + self.event_shape
+
 
 class Plate(NamedTuple):
     """One plate of a program.
@@ -76,6 +79,7 @@ class Program:
         num_rows: Rows of the full data; None where no rows are told.
         max_plate_nesting: Number of batch dimensions plates take.
         modules: Modules it is made of.
+        notes: What was found out by running it, such as that it cannot be vectorised.
     """
 
     fn: Callable[..., Any]
@@ -88,6 +92,7 @@ class Program:
     num_rows: int | None
     max_plate_nesting: int
     modules: tuple[nn.Module, ...] = field(repr=False)
+    notes: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def data_plates(self) -> tuple[str, ...]:
@@ -109,6 +114,22 @@ class Program:
         """Its factor statements."""
         return {name: site for name, site in self.sites.items() if site.role == "factor"}
 
+    @property
+    def touches_shared(self) -> bool:
+        """Whether a term outside the data plates may depend on draws inside: it comes after one."""
+        local = False
+        for site in self.sites.values():
+            if local and site.row_plate is None and site.role != "deterministic":
+                return True
+            local = local or (site.role == "latent" and site.row_plate is not None)
+        return False
+
+    @property
+    def local(self) -> bool:
+        """Whether every site with a density stands in a data plate."""
+        sites = [site for site in self.sites.values() if site.role != "deterministic"]
+        return bool(self.data_plates) and all(site.row_plate is not None for site in sites)
+
 
 class Pair(NamedTuple):
     """A model and its guide, read together.
@@ -129,6 +150,34 @@ class Pair(NamedTuple):
     def num_rows(self) -> int | None:
         """Rows of the full data."""
         return self.model.num_rows
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """Model and guide, without a missing guide."""
+        return (self.model,) if self.guide is None else (self.model, self.guide)
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Modules of both."""
+        return tuple(module for program in self.programs for module in program.modules)
+
+    @property
+    def data_plates(self) -> tuple[str, ...]:
+        """Names of the plates that follow the data, of both."""
+        return tuple(dict.fromkeys(p for program in self.programs for p in program.data_plates))
+
+    @property
+    def scored(self) -> bool:
+        """Whether the guide has draws without gradients, which need the score function."""
+        sites = () if self.guide is None else self.guide.sites.values()
+        return any(site.role == "latent" and not site.reparametrised for site in sites)
+
+    @property
+    def per_datum(self) -> int:
+        """Number by which losses are divided: the rows where a data plate exists, else 1."""
+        rows = self.model.num_rows or 1
+        own = any(p.subsampled and p.size == rows for p in self.model.plates.values())
+        return rows if self.data_plates or own else 1
 
 
 class Weights(NamedTuple):

@@ -1,21 +1,21 @@
-"""The unconstrained view of a program that MCMC walks on: energy, map to the sites' values,
-starting points.
-"""
+"""The unconstrained view of a program that MCMC walks on: energy, values, starting points."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from opt_einsum import shared_intermediates
 from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
-from pyro.ops.einsum import torch_log
+from pyro.ops.contract import contract_to_tensor
 from torch import Tensor
 from torch.distributions import biject_to
 
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.compilation import without_host_values
 from deepgen_ppl.pyro.parameters import forked_rng, installed, private_store
 from deepgen_ppl.pyro.structure import Program
 
@@ -38,9 +38,48 @@ class Potential:
                 run = self._run(values)
                 log_joint = _log_joint(run)
             else:
-                with _transformable_einsum():
+                with without_host_values():
                     log_joint = self.evaluator.log_prob(self._enumerated(values))
         return -(log_joint + jacobian)
+
+    def rows(self, z: dict[str, Tensor]) -> Tensor:
+        r"""Return \(\log p(x_i, T(z_i) \mid T(z)) + \log |\det J_i|\) of each row of the data plates.
+
+        Discrete sites, which must be the rows' own, are summed out.
+        """
+        from deepgen_ppl.pyro.program import terms
+
+        values, _ = self._values(z)
+        program = self.program
+        with private_store(), handlers.validation(False):
+            if self.evaluator is None:
+                total, _ = terms(self._run(values), program, program.num_rows, program.num_rows)
+            else:
+                with without_host_values():
+                    total = self._enumerated_rows(values)
+        for name, site in self.continuous.items():
+            if site.row_plate is not None:
+                log_det = self.transforms[name].log_abs_det_jacobian(z[name], values[name])
+                axis = site.plates.index(site.row_plate)
+                total = total + log_det.movedim(axis, 0).reshape(len(total), -1).sum(1)
+        return total
+
+    def _enumerated_rows(self, values: Mapping[str, Tensor]) -> Tensor:
+        trace = self._enumerated(values)
+        assert self.evaluator is not None
+        factors = self.evaluator._get_log_factors(trace)
+        total: Tensor = torch.zeros(())
+        for plate in self.program.data_plates:
+            symbol = trace.plate_to_symbol[plate]
+            inside = OrderedDict((o, terms) for o, terms in factors.items() if symbol in o)
+            if inside:
+                with shared_intermediates() as cache:
+                    target = frozenset([symbol])
+                    rows = contract_to_tensor(
+                        inside, self.evaluator._enum_dims, target_ordinal=target, cache=cache
+                    )
+                total = total + rows.expand(self.program.num_rows or 0)
+        return total
 
     def constrain(self, z: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the sites' values at an unconstrained point, deterministic ones included."""
@@ -62,9 +101,7 @@ class Potential:
         }
 
     def _transforms(self) -> dict[str, Any]:
-        """Return the bijection of each continuous site; a support that depends on others is read
-        at a draw.
-        """
+        """Return the bijection of each continuous site."""
         return {name: biject_to(site.support) for name, site in self.continuous.items()}
 
     def _values(self, z: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -106,38 +143,6 @@ class Potential:
         with private_store(), torch.no_grad(), handlers.validation(False), forked_rng(0):
             trace = self._enumerated(values)
         return TraceEinsumEvaluator(trace, True, self.program.max_plate_nesting)
-
-
-class _SafeLog(torch.autograd.Function):
-    """Logarithm with a finite gradient at zero, as Pyro's, that `torch.func` can transform."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
-        return x.log()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # type: ignore[override]
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
-        return grads[0] / x.clamp(min=torch.finfo(x.dtype).tiny)
-
-
-@contextmanager
-def _transformable_einsum() -> Iterator[None]:
-    """Let Pyro's log-space einsum use a logarithm that `torch.func.vmap` and `grad` can see
-    through.
-    """
-    before = torch_log.safe_log
-    torch_log.safe_log = _SafeLog.apply
-    try:
-        yield
-    finally:
-        torch_log.safe_log = before
 
 
 def _continuous_only(strategy: Callable[..., Any]) -> Callable[..., Any]:

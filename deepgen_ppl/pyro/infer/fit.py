@@ -1,0 +1,324 @@
+"""The fit: what training found, and the verbs that use it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepgen_ppl import archive
+from deepgen_ppl.diagnostics import Diagnosis, diagnose_fit
+from deepgen_ppl.pyro.data import to_tensor
+from deepgen_ppl.pyro.infer.checkpoint import flatten
+from deepgen_ppl.pyro.parameters import forked_rng
+from deepgen_ppl.pyro.program import Pair, read_pair
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from deepgen_ppl.posterior import Posterior
+
+
+@dataclass
+class Fit:
+    """What `svi` found.
+
+    Attributes:
+        params: learned values by name (constrained), buffers of the modules among them; copies.
+        losses: loss of each step per datum of the data plate, shape (num_steps,).
+        history: "step", "loss" and "seconds" of each report, and with validation data
+            "validation_step" and "validation_loss".
+        seconds: time of the steps.
+        compile_seconds: time of tracing and compiling.
+        model: the model.
+        guide: the guide, None for maximum likelihood.
+        compiled: how the last steps ran: "eager", "traced" or "compiled".
+        reason: why so.
+        seed: the seed.
+        stopped: why the run ended early; empty otherwise.
+        data: the training data; None after `load_fit`.
+        model_kwargs: constants passed by name.
+        batch_size: rows of a batch; None for all.
+    """
+
+    params: dict[str, Tensor]
+    losses: Float[np.ndarray, " num_steps"]
+    history: dict[str, np.ndarray]
+    seconds: float
+    compile_seconds: float
+    model: Callable[..., Any]
+    guide: Callable[..., Any] | None
+    compiled: str = "eager"
+    reason: str = ""
+    seed: int = 0
+    stopped: str = ""
+    data: tuple | None = field(default=None, repr=False)
+    model_kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
+    batch_size: int | None = None
+
+    def posterior(self, *data: Any, num_samples: int = 1000, seed: int = 0) -> Posterior:
+        """Draw from the guide.
+
+        Args:
+            *data: data, the training data if omitted.
+            num_samples: number of draws.
+            seed: seed of the draws.
+
+        Returns:
+            Equally weighted draws with "lp" and "log_q" among their statistics.
+        """
+        from deepgen_ppl.pyro.infer.importance import draw_guide
+
+        return draw_guide(
+            self.model,
+            self.guide,
+            *self._data(data),
+            num_samples=num_samples,
+            params=self.params,
+            model_kwargs=self.model_kwargs,
+            seed=seed,
+        )
+
+    def importance(
+        self, *data: Any, num_particles: int = 1000, seed: int = 0, **options: Any
+    ) -> Posterior:
+        """Weigh draws from the guide by importance sampling, see `importance`.
+
+        Args:
+            *data: data, the training data if omitted.
+            num_particles: number of draws.
+            seed: seed of the draws.
+            **options: further options of `importance`.
+        """
+        from deepgen_ppl.pyro.infer.importance import importance
+
+        return importance(
+            self.model,
+            self.guide,
+            *self._data(data),
+            num_particles=num_particles,
+            params=self.params,
+            model_kwargs=self.model_kwargs,
+            seed=seed,
+            **options,
+        )
+
+    def predict(self, *data: Any, num_samples: int = 1000, seed: int = 0) -> xr.DataTree:
+        """Draw from the posterior predictive distribution, see `predict`.
+
+        Args:
+            *data: data, the training data if omitted.
+            num_samples: number of draws.
+            seed: seed of the draws.
+        """
+        from deepgen_ppl.pyro.infer.predict import predict
+
+        return predict(
+            self.model,
+            *self._data(data),
+            guide=self.guide,
+            num_samples=num_samples,
+            params=self.params,
+            model_kwargs=self.model_kwargs,
+            seed=seed,
+        )
+
+    def diagnose(self, *data: Any, num_particles: int = 1000, seed: int = 0) -> Diagnosis:
+        """Check whether the loss has settled and how good the guide is.
+
+        Args:
+            *data: data, the training data if omitted.
+            num_particles: draws by which the guide is judged.
+            seed: seed of the draws.
+
+        Cost:
+            One `importance` of at most 200 rows.
+        """
+        from deepgen_ppl.pyro.infer.importance import judge_guide
+
+        title = f"svi, {len(self.losses)} steps"
+        if self.guide is None or (self.data is None and not data):
+            return diagnose_fit(self.losses, None, title=title)
+        log_weights, rows = judge_guide(self, self._data(data), num_particles, seed)
+        return diagnose_fit(self.losses, log_weights, rows=rows, title=title)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fit to one file of plain data; `load_fit` reads it.
+
+        Args:
+            path: the file; written under a temporary name and renamed.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: the data arguments hold objects that a file cannot describe.
+        """
+        data = self._data(())
+        pair = self._read(data)
+        manifest = {
+            "kind": "fit",
+            "wing": "pyro",
+            "data": [_describe(value) for value in data],
+            "sites": _sites(pair),
+            "seconds": self.seconds,
+            "compile_seconds": self.compile_seconds,
+            "compiled": self.compiled,
+            "reason": self.reason,
+            "stopped": self.stopped,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+        }
+        arrays, _ = flatten(self.params, "params")
+        arrays |= {f"history/{name}": values for name, values in self.history.items()}
+        return archive.save(path, {**arrays, "losses": self.losses}, manifest)
+
+    def _read(self, data: tuple) -> Pair:
+        return _read(self.model, self.guide, data, self.model_kwargs, self.batch_size)
+
+    def _data(self, data: tuple) -> tuple:
+        if data:
+            return data
+        if self.data is None:
+            raise ValueError("this fit was loaded from a file, which holds no data: pass the data.")
+        return self.data
+
+
+def load_fit(
+    path: str | os.PathLike[str],
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None = None,
+    *,
+    model_kwargs: Mapping[str, Any] | None = None,
+) -> Fit:
+    """Read a fit back, checking it against the model and guide it is used with.
+
+    The modules of model and guide are given the stored values, as training left them.
+
+    Args:
+        path: a file that `Fit.save` wrote.
+        model: the model, which is read again at the stored data shapes.
+        guide: the guide.
+        model_kwargs: constants passed by name.
+
+    Returns:
+        The fit, without data.
+
+    Raises:
+        ValueError: the file is truncated, foreign, or the fit of another model.
+    """
+    arrays, manifest = archive.load(path)
+    name = Path(path).name
+    if manifest.get("kind") != "fit" or manifest.get("wing") != "pyro":
+        found = f"{manifest.get('wing', '')} {manifest.get('kind', 'file')}".strip()
+        raise ValueError(f"{name} holds a {found}, not a fit of the Pyro wing.")
+    data = tuple(_placeholder(about) for about in manifest["data"])
+    stored = {
+        n.removeprefix("params/"): torch.tensor(a)
+        for n, a in arrays.items()
+        if n.startswith("params/")
+    }
+    try:
+        pair = _read(model, guide, data, model_kwargs, manifest["batch_size"], stored)
+        expected = _sites(pair)
+        if expected != manifest["sites"]:
+            raise ValueError(_difference(manifest["sites"], expected))
+        params = _fill(pair, stored)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} is a fit of another model or guide: {error}") from error
+    history = {n.removeprefix("history/"): a for n, a in arrays.items() if n.startswith("history/")}
+    return Fit(
+        params=params,
+        losses=arrays["losses"],
+        history=history,
+        seconds=manifest["seconds"],
+        compile_seconds=manifest["compile_seconds"],
+        model=model,
+        guide=guide,
+        compiled=manifest["compiled"],
+        reason=manifest["reason"],
+        seed=manifest["seed"],
+        stopped=manifest["stopped"],
+        model_kwargs=dict(model_kwargs or {}),
+        batch_size=manifest["batch_size"],
+    )
+
+
+def _read(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: tuple,
+    model_kwargs: Mapping[str, Any] | None,
+    batch_size: int | None,
+    params: Mapping[str, Tensor] | None = None,
+) -> Pair:
+    with forked_rng(0):
+        return read_pair(
+            model, guide, data, model_kwargs=model_kwargs, batch_size=batch_size, params=params,
+            prior=True, enumerated=True,
+        )  # fmt: skip
+
+
+def _fill(pair: Pair, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give every parameter and buffer its stored value."""
+    for name in [*pair.params, *stored]:
+        if name not in stored or name not in pair.params:
+            where = "lacks" if name in pair.params else "holds the unknown"
+            raise ValueError(f"it {where} parameter '{name}'.")
+        own = tuple(pair.params[name].value().shape)
+        if own != tuple(stored[name].shape):
+            raise ValueError(
+                f"parameter '{name}' has shape {tuple(stored[name].shape)} in the file and {own} "
+                "here."
+            )
+    params = {}
+    with torch.no_grad():
+        for name, param in pair.params.items():
+            value = stored[name].to(param.leaf.device, param.leaf.dtype)
+            param.leaf.copy_(param.inverse(value))
+            params[name] = value
+    return params
+
+
+def _sites(pair: Pair) -> dict[str, Any]:
+    roles = zip(("model", "guide"), pair.programs, strict=False)
+    return {
+        role: {name: [site.role, list(site.shape)] for name, site in program.sites.items()}
+        for role, program in roles
+    }
+
+
+def _difference(stored: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    for role in stored.keys() | found.keys():
+        old, new = stored.get(role, {}), found.get(role, {})
+        for name in dict.fromkeys([*old, *new]):
+            if old.get(name) != new.get(name):
+                words = [" ".join(map(str, site[name])) if name in site else "absent"
+                         for site in (old, new)]  # fmt: skip
+                return f"site '{name}' of the {role} is {words[0]} in the file and {words[1]} here."
+    return "their sites differ."
+
+
+def _describe(value: Any) -> Any:
+    value = to_tensor(value)
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    raise ValueError(
+        f"a data argument is a {type(value).__name__}, which a file cannot describe. Pass arrays, or "
+        "bind it to the model with functools.partial."
+    )
+
+
+def _placeholder(about: Mapping[str, Any]) -> Any:
+    if "shape" in about:  # one number seen at every place: no memory
+        return torch.zeros((), dtype=getattr(torch, about["dtype"])).expand(about["shape"])
+    return about["value"]
