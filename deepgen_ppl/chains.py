@@ -14,8 +14,9 @@ def worst_statistics(
 ) -> dict[str, tuple[float, str]]:
     """The worst R-hat, bulk ESS and tail ESS over all elements of all sites.
 
-    The numbers are ArviZ's, tail ESS at the 5% and 95% quantiles. Elements that never vary over any draw (structural zeros, say) are left
-    out; one that does not vary within a chain but between chains has an infinite R-hat.
+    The numbers are ArviZ's, tail ESS at the 5% and 95% quantiles. Elements that never vary over any
+    draw (structural zeros, say) are left out; one that does not vary within a chain but between
+    chains has an infinite R-hat.
 
     Args:
         draws: Sites to draws, at least 4 of them a chain.

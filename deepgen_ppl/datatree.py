@@ -38,8 +38,6 @@ def to_datatree(
         >>> list(tree.children)
         ['posterior']
     """
-    import xarray as xr
-
     wanted = _wanted(posterior, groups)
     even = posterior.resample(num_draws)
     arrays: dict[str, tuple[Mapping[str, np.ndarray], int]] = {"posterior": (even.draws, 2)}
@@ -54,19 +52,60 @@ def to_datatree(
         elif group in DATA and getattr(posterior, group):
             arrays[group] = (getattr(posterior, group), 0)
     row_table = _row_table(posterior) if "proposal" in arrays else {}
-    namer = Namer(
-        {name for values, _ in arrays.values() for name in values} | set(row_table),
+    return assemble(
+        arrays,
         _batch_dims(posterior),
-        coords or {},
-        dims or {},
+        attrs=_result_attrs(posterior),
+        coords=coords,
+        dims=dims,
+        beside={"proposal": row_table} if row_table else {},
     )
-    sets = {group: namer.dataset(values, lead) for group, (values, lead) in arrays.items()}
-    if row_table:
-        sets["proposal"].update(namer.dataset(row_table, 0))
+
+
+def assemble(
+    groups: Mapping[str, tuple[Mapping[str, np.ndarray], int]],
+    batch_dims: Mapping[str, tuple[str | None, ...]],
+    *,
+    attrs: Mapping[str, Any] | None = None,
+    coords: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    beside: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+) -> xr.DataTree:
+    """Put named arrays into the groups of one DataTree, every dimension under one name.
+
+    Args:
+        groups: Group names to (arrays, lead); lead is 2 where arrays begin with (chain, draw), 0
+            where they do not.
+        batch_dims: Variables to the names of their leading dimensions (plates); None for unnamed.
+        attrs: Attributes of the root.
+        coords: Dimension names to coordinate values.
+        dims: Variables to names of their dimensions: all of them, or those of the event.
+        beside: Further arrays without (chain, draw), by group.
+
+    Returns:
+        A DataTree that the functions of arviz_stats and arviz_plots take as it is.
+
+    Raises:
+        ValueError: coords or dims do not fit the shapes, or name nothing.
+
+    Example:
+        >>> draws = {"y": np.zeros((1, 10, 3))}
+        >>> assemble({"prior": (draws, 2)}, {"y": ("data",)}).prior["y"].dims
+        ('chain', 'draw', 'data')
+    """
+    import xarray as xr
+
+    beside = beside or {}
+    names = {name for values, _ in groups.values() for name in values}
+    names |= {name for values in beside.values() for name in values}
+    namer = Namer(names, batch_dims, coords or {}, dims or {})
+    sets = {group: namer.dataset(values, lead) for group, (values, lead) in groups.items()}
+    for group, values in beside.items():
+        sets[group].update(namer.dataset(values, 0))
     namer.check_all_used()
     for values in sets.values():
         values.attrs.update(_library_attrs())
-    root = xr.Dataset(attrs={**_library_attrs(), **_result_attrs(posterior)})
+    root = xr.Dataset(attrs={**_library_attrs(), **(attrs or {})})
     return xr.DataTree.from_dict({"/": root, **sets})
 
 

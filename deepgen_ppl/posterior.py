@@ -12,7 +12,7 @@ import numpy as np
 
 from deepgen_ppl import archive, datatree
 from deepgen_ppl.diagnostics import Diagnosis, diagnose_posterior
-from deepgen_ppl.evidence import Evidence, resample
+from deepgen_ppl.evidence import Evidence, pointwise_draws, resample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,8 +204,8 @@ class Posterior:
         weighted result beside their weights. All have the dimensions ``chain`` and ``draw``; plates
         name the others (with ``_dim`` behind a name that is a variable's too). Where weights are
         per row, ``log_likelihood`` is the integrated log evidence of each row, spread over the
-        draws by its standard error, so that LOO returns it and its Pareto k tells of the error.
-        The diagnosis and the evidence are attributes of the root.
+        draws as its error is, so that LOO returns it with the Pareto k of its weights. The
+        diagnosis and the evidence are attributes of the root.
 
         Args:
             groups: Groups to have beside ``posterior``; by default all but ``prior`` and
@@ -362,26 +362,12 @@ class Posterior:
         )
 
     def _row_log_evidence(self) -> Draws:
-        """The log evidence log Z of each row, (S, N), in a form that LOO takes.
-
-        Draw s holds log Z + c + se u_s: u are normal quantiles in an order of each row's own, and c
-        makes the harmonic mean over the draws, which LOO is, equal to Z.
-        """
-        from scipy.special import logsumexp, ndtri
-
         found = self.evidence
-        if found is None or found.per_row is None or found.per_row_standard_error is None:
+        if found is None:
             return {}
-        error = found.per_row_standard_error
-        spread = np.where(np.isfinite(error), np.maximum(error, 1e-6), 1e-6)
-        num = self.num_chains * self.num_draws
-        quantiles = ndtri((np.arange(num) + 0.5) / num)
-        shift = logsumexp(-np.multiply.outer(quantiles, spread), axis=0) - np.log(num)
-        order = np.tile(quantiles[:, None], len(spread))
-        order = np.random.default_rng(0).permuted(order, axis=0)
         names = list(self.observed_data)
         name = names[0] if len(names) == 1 else found.rows or "rows"
-        return {name: found.per_row + shift + spread * order}
+        return {name: pointwise_draws(found, self.num_chains * self.num_draws)}
 
 
 def _join_chains(value: np.ndarray) -> np.ndarray:

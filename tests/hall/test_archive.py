@@ -76,14 +76,14 @@ def test_every_damaged_byte_of_the_data_is_told(whole):
     start = bytes(content).index(np.arange(1000.0).tobytes())
     content[start + 5000] ^= 1
     whole.write_bytes(content)
-    with pytest.raises(ValueError, match="fit.dgp is truncated or damaged .*CRC"):
+    with pytest.raises(ValueError, match=r"fit.dgp is truncated or damaged .*CRC"):
         archive.load(whole)
 
 
 def test_a_foreign_file_is_told(tmp_path):
     path = tmp_path / "x"
     path.write_text("hello world")
-    with pytest.raises(ValueError, match="x is not a deepgen_ppl file .it starts with b'hell'"):
+    with pytest.raises(ValueError, match=r"x is not a deepgen_ppl file .it starts with b'hell'"):
         archive.load(path)
     np.savez(tmp_path / "x.npz", a=np.ones(3))
     with pytest.raises(ValueError, match=r"zip file but not a deepgen_ppl file \(no manifest.json"):
@@ -111,7 +111,7 @@ def _rewrite(path, change):
 
 def test_a_missing_array_is_told(whole):
     _rewrite(whole, lambda members, header: members.pop("a/b.npy"))
-    with pytest.raises(ValueError, match="its manifest lists array 'a/b', which is missing"):
+    with pytest.raises(ValueError, match=r"its manifest lists array 'a/b', which is missing"):
         archive.load(whole)
 
 
@@ -126,7 +126,7 @@ def test_an_exchanged_array_is_told(whole):
 
 def test_a_later_version_is_told(whole):
     _rewrite(whole, lambda members, header: header.update(version=99))
-    with pytest.raises(ValueError, match="written in version 99 .* Upgrade"):
+    with pytest.raises(ValueError, match=r"written in version 99 .* Upgrade"):
         archive.load(whole)
 
 
@@ -134,7 +134,7 @@ def test_pickles_are_never_read(tmp_path, whole):
     np.save(tmp_path / "evil.npy", np.array([{"a": 1}], object), allow_pickle=True)
     evil = (tmp_path / "evil.npy").read_bytes()
     _rewrite(whole, lambda members, header: members.update({"a/b.npy": evil}))
-    with pytest.raises(ValueError, match="array 'a/b' cannot be read .*allow_pickle"):
+    with pytest.raises(ValueError, match=r"array 'a/b' cannot be read .*allow_pickle"):
         archive.load(whole)
 
 
@@ -147,19 +147,19 @@ def test_pickles_are_never_read(tmp_path, whole):
     ids=["object", "structured"],
 )
 def test_arrays_that_are_no_plain_data_are_refused(tmp_path, value):
-    with pytest.raises(ValueError, match="Array 'w' has dtype .* Convert it first"):
+    with pytest.raises(ValueError, match=r"Array 'w' has dtype .* Convert it first"):
         archive.save(tmp_path / "x", {"w": value})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bfloat16_is_refused_with_its_cure(tmp_path):
     value = np.ones(3, pytest.importorskip("ml_dtypes").bfloat16)
-    with pytest.raises(ValueError, match="dtype bfloat16.* bfloat16 fits exactly into float32"):
+    with pytest.raises(ValueError, match=r"dtype bfloat16.* bfloat16 fits exactly into float32"):
         archive.save(tmp_path / "x", {"w": value})
 
 
 def test_a_manifest_that_is_no_json_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="The manifest of x is not JSON"):
+    with pytest.raises(ValueError, match=r"The manifest of x is not JSON"):
         archive.save(tmp_path / "x", {}, {"f": test_numpy_reads_it_too})
 
 

@@ -1,10 +1,10 @@
-"""Evidence: closed forms, coverage of the limits, Pareto smoothing as ArviZ's, unbiased resampling."""
+"""Evidence: closed forms, coverage of the limits, smoothing as ArviZ's, unbiased resampling."""
 
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
 
-from deepgen_ppl.evidence import evidence, resample, smooth
+from deepgen_ppl.evidence import evidence, pointwise_draws, resample, smooth
 
 LOG_WEIGHTS = {
     "normal": lambda rng, shape: rng.normal(-0.5, 1.0, shape),  # lognormal weights of mean 1
@@ -192,6 +192,19 @@ def test_resampling_nothing_is_refused():
         resample(np.array([[0.0, -np.inf]] * 30), 5)
     with pytest.raises(ValueError, match="num_draws must be at least 1, not 0"):
         resample(np.zeros(30), 0)
+
+
+@pytest.mark.parametrize("num", [20, 100, 1000])
+def test_pointwise_draws_keep_the_evidence_and_its_error(num):
+    log_w = np.random.default_rng(11).normal(size=(500, 3)) * [0.0, 0.5, 6.0]
+    found = evidence(log_w)
+    draws = pointwise_draws(found, num)
+    assert draws.shape == (num, 3)
+    np.testing.assert_allclose(-np.log(np.exp(-draws).mean(axis=0)), found.per_row, atol=1e-12)
+    assert np.ptp(draws[:, 0]) > 0.0
+    assert draws[:, 1].std() == pytest.approx(found.per_row_standard_error[1], rel=0.4)
+    with pytest.raises(ValueError, match="this one is global"):
+        pointwise_draws(evidence(log_w[:, 0]), num)
 
 
 def test_it_prints_and_turns_into_attributes():
