@@ -10,9 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array, Float, Int
-from numpyro.handlers import seed, substitute, trace
-from numpyro.infer import util
-from numpyro.infer.initialization import init_to_uniform
+from numpyro.handlers import substitute, trace
 
 from deepgen_ppl.numpyro.data import Inputs, as_key, unwrap
 from deepgen_ppl.numpyro.handlers import minibatch, reader, split_seed, stop_scores, unobserve
@@ -26,9 +24,10 @@ from deepgen_ppl.numpyro.structure import (
     learned,
     site_log_prob,
 )
+from deepgen_ppl.numpyro.unconstrained import Potential
 
 __all__ = [
-    "Inputs", "Pair", "Plate", "Program", "Site", "Weights", "abstract_params", "as_key",
+    "Inputs", "Pair", "Plate", "Potential", "Program", "Site", "Weights", "abstract_params", "as_key",
     "init_params", "learned", "log_density", "log_probs", "log_weights", "potential", "read",
     "read_pair", "scaled_call", "simulate", "unwrap",
 ]  # fmt: skip
@@ -163,7 +162,8 @@ def _start(pair: Pair, inputs: Inputs, key: Array) -> dict[str, Any]:
     for program, subkey in zip(pair.programs[::-1], random.split(key), strict=False):
         marked = reader(lambda program=program: execute(program.fn, inputs, program.role))
         with trace() as seen:
-            split_seed(substitute(marked, data=values), shared=subkey, local=subkey)()
+            fixed = substitute(marked, data=values)
+            split_seed(fixed, shared=subkey, local=subkey, stand_in=True)()
         values |= {n: seen[n]["value"] for n in program.params if n not in values}
         values |= {n: v for n, v in marked.mutable.items() if n not in values}
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), values)
@@ -297,67 +297,20 @@ def simulate(
     }
 
 
-class Potential(NamedTuple):
-    """A model's potential energy over unconstrained latents.
-
-    Attributes:
-        potential: z -> -log p(x, z) + log|det| of the constraining map, discrete sites summed out.
-        constrain: z -> value of every latent and deterministic site.
-        init: (key, strategy) -> initial z whose potential and gradient are finite.
-    """
-
-    potential: Callable[[dict[str, Array]], Array]
-    constrain: Callable[[dict[str, Array]], dict[str, Array]]
-    init: Callable[..., dict[str, Array]]
-
-
 def potential(program: Program, params: Mapping[str, Any], data: Any) -> Potential:
-    """Return the potential energy of a model at data and learned parameters.
+    r"""Return a model's potential energy over its unconstrained continuous latents.
+
+    $$U(z) = -\log p(x, T(z)) - \log |\det J_T(z)|,$$
+
+    with discrete latents summed out by NumPyro's enumeration.
 
     Args:
-        program: a model; discrete latents are summed out by NumPyro's enumeration.
+        program: a model.
         params: constrained parameters and mutable state.
         data: data arguments or `Inputs`; inside a compiled function they may be traced.
     """
     inputs = data if isinstance(data, Inputs) else program.inputs(data)
-    given = {name: value for name, value in params.items() if name not in program.fixed}
-    discrete = any(program.sites[name].is_discrete for name in program.latents)
-
-    def plain() -> Any:
-        return substitute(lambda: execute(program.fn, inputs, program.role), data=given)()
-
-    fn: Callable = seed(plain, random.key(0))
-    if discrete:
-        from numpyro.contrib.funsor import config_enumerate, enum
-
-        depth = max((-plate.dim for plate in program.plates.values()), default=0)
-        fn = enum(config_enumerate(fn), -depth - 1)
-    continuous = [name for name in program.latents if not program.sites[name].is_discrete]
-
-    def energy(z: dict[str, Array]) -> Array:
-        return util.potential_energy(fn, (), {}, z, enum=discrete)
-
-    def constrain(z: dict[str, Array]) -> dict[str, Array]:
-        seeded = seed(plain, random.key(0))
-        return util.constrain_fn(seeded, (), {}, z, return_deterministic=True)
-
-    def init(key: Array, strategy: Callable = init_to_uniform) -> dict[str, Array]:
-        shapes = jax.eval_shape(partial(_unconstrained, plain, continuous), key)
-        prototype = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
-        (z, _, _), valid = util.find_valid_initial_params(
-            key, fn, init_strategy=strategy, enum=discrete, prototype_params=prototype
-        )
-        del valid
-        return z
-
-    return Potential(energy, constrain, init)
-
-
-def _unconstrained(plain: Callable, names: list[str], key: Array) -> dict[str, Array]:
-    with trace() as seen:
-        split_seed(plain, shared=key, local=key, stand_in=True)()
-    sites = {name: seen[name] for name in names}
-    return {n: util.biject_to(m["fn"].support).inv(m["value"]) for n, m in sites.items()}
+    return Potential(program, params, inputs)
 
 
 # ------------------------------------------------------------------------------------- helpers
