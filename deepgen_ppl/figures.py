@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#7b8494"  # text and axes: legible on white and on near-black
+INK = "#808999"  # text and axes: legible on white and on near-black
 BLUE, ORANGE, GREEN, PURPLE, RED = "#3f83e8", "#e8833a", "#2fa37c", "#a06ad4", "#dc4f5b"
 CHAINS = (BLUE, ORANGE, GREEN, PURPLE, "#c9a227", "#4fb3c9", "#d86a9e", "#8a9a3b")
 _WIDTH = 9.6

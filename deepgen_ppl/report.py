@@ -154,7 +154,7 @@ class _Sheet:
         if section.posterior is not None:
             found = {check.name: check for check in section.posterior.diagnose().checks}
             checks = found | checks
-        self.checks = list(checks.values())
+        self.checks = sorted(checks.values(), key=lambda check: check.ok is None)
         self.failed = [check for check in self.checks if check.ok is False]
         self.state = "warn" if self.failed else "good"
         self.scalars = {} if self.posterior is None else _scalars(self.posterior.draws)
@@ -294,7 +294,7 @@ class _Sheet:
             wanted = page.text(check.threshold.replace(">=", "≥").replace("<=", "≤"))
             rows.append([page.text(check.name), value, wanted, words[check.ok], meaning])
         head = ["check", "value", "wanted", "", "what it means"]
-        return page.card("Checks", page.table(head, rows, numeric=[1])) if rows else ""
+        return page.card("Checks", page.table(head, rows, numeric=[1]), kind="checks") if rows else ""
 
     def _sites(self) -> str:
         """What is drawn, observed and learned, in which plates and shapes."""

@@ -29,17 +29,18 @@ def numpyro_programs():
     import numpyro
     import numpyro.distributions as dist
     from numpyro.contrib.module import eqx_module
+    from numpyro.infer import init_to_median
 
     import deepgen_ppl.numpyro as dg
 
     def mixture(petals):
         weight = numpyro.sample("weight", dist.Dirichlet(jnp.full(3, 5.0)))
-        spread = dist.Normal(jnp.array([1.5, 0.5, 0.5]), 1.0).to_event(1)
+        spread = dist.Normal(jnp.array([1.5, 0.7, 0.7]), 0.4).to_event(1)
         ordered = dist.transforms.OrderedTransform()
         length = numpyro.sample("length", dist.TransformedDistribution(spread, ordered))
         with numpyro.plate("species", 3):
             width = numpyro.sample("width", dist.Normal(1.0, 1.0))
-            scale = numpyro.sample("scale", dist.LogNormal(-1.0, 0.5).expand([2]).to_event(1))
+            scale = numpyro.sample("scale", dist.LogNormal(-1.2, 0.3).expand([2]).to_event(1))
         mean = jnp.stack([length, width], axis=-1)
         with numpyro.plate("flower", len(petals)):
             kind = numpyro.sample("kind", dist.Categorical(weight), infer={"enumerate": "parallel"})
@@ -62,7 +63,7 @@ def numpyro_programs():
             loc, log_scale = jnp.split(encode(digits / 16), 2, axis=-1)
             numpyro.sample("z", dist.Normal(loc, jnp.exp(log_scale)).to_event(1))
 
-    return dg, mixture, vae, guide
+    return dg, init_to_median, mixture, vae, guide
 
 
 def pyro_programs():
@@ -70,18 +71,19 @@ def pyro_programs():
     import pyro
     import pyro.distributions as dist
     import torch
+    from pyro.infer.autoguide import init_to_median
     from torch import nn
 
     import deepgen_ppl.pyro as dg
 
     def mixture(petals):
         weight = pyro.sample("weight", dist.Dirichlet(torch.full((3,), 5.0)))
-        spread = dist.Normal(torch.tensor([1.5, 0.5, 0.5]), 1.0).to_event(1)
+        spread = dist.Normal(torch.tensor([1.5, 0.7, 0.7]), 0.4).to_event(1)
         ordered = dist.transforms.OrderedTransform()
         length = pyro.sample("length", dist.TransformedDistribution(spread, [ordered]))
         with pyro.plate("species", 3):
             width = pyro.sample("width", dist.Normal(1.0, 1.0))
-            scale = pyro.sample("scale", dist.LogNormal(-1.0, 0.5).expand([2]).to_event(1))
+            scale = pyro.sample("scale", dist.LogNormal(-1.2, 0.3).expand([2]).to_event(1))
         mean = torch.stack([length, width], dim=-1)
         with pyro.plate("flower", len(petals)):
             kind = pyro.sample("kind", dist.Categorical(weight), infer={"enumerate": "parallel"})
@@ -104,7 +106,7 @@ def pyro_programs():
             loc, log_scale = encode(digits / 16).chunk(2, dim=-1)
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
-    return dg, mixture, vae, guide
+    return dg, init_to_median, mixture, vae, guide
 
 
 def mlp(nn, inputs, hidden, outputs):
@@ -117,14 +119,21 @@ def mlp(nn, inputs, hidden, outputs):
 
 def run(language, folder, quick):
     """Fit both models in one language, print what came out, return two sections of the report."""
-    dg, mixture, vae, guide = {"NumPyro": numpyro_programs, "Pyro": pyro_programs}[language]()
+    programs = {"NumPyro": numpyro_programs, "Pyro": pyro_programs}[language]
+    dg, init_to_median, mixture, vae, guide = programs()
     num_samples, num_steps = (200, 500) if quick else (1000, 4000)
     if language == "Pyro":  # its NUTS is some ten times slower
         num_samples //= 2
     file = f"{language.lower()}.nc"
 
     print(f"\n=== {language}: a mixture of {len(PETALS)} iris petals, by NUTS ===")
-    petals = dg.mcmc(mixture, PETALS, num_warmup=num_samples, num_samples=num_samples)
+    petals = dg.mcmc(
+        mixture,
+        PETALS,
+        num_warmup=num_samples,
+        num_samples=num_samples,
+        init_strategy=init_to_median,  # from uniform starts some chains end in a lesser mode
+    )
     print(petals.summary(), petals.diagnose(), sep="\n\n")
     petals.save(folder / f"petals-{file}")
 
