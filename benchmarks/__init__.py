@@ -1,0 +1,1 @@
+"""Speed beside quality: our verbs against what a user would write by hand."""

@@ -1,0 +1,1 @@
+"""What our verbs are measured against: hand-written loops, and the languages used as they come."""

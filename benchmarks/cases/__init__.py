@@ -1,0 +1,1 @@
+"""One benchmark case a file; `python benchmarks/run.py --list` names them."""
