@@ -12,12 +12,12 @@ from torch.utils._pytree import tree_map
 
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
-from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, private_store
+from deepgen_ppl.pyro.parameters import installed
 from deepgen_ppl.pyro.reading import read, read_pair, unwrap
 from deepgen_ppl.pyro.structure import Pair, Plate, Program, Site, Weights
 
 __all__ = [
-    "Pair", "Plate", "Program", "Site", "Weights", "call", "check_rows_independent", "init_params",
+    "Pair", "Plate", "Program", "Site", "Weights", "call", "init_params",
     "log_density", "log_weights", "particles", "potential", "read", "read_pair", "terms", "unwrap",
 ]  # fmt: skip
 
@@ -64,19 +64,18 @@ def log_weights(
     size = len(rows) if rows is not None else total
     with installed(pair.params.values(), params) as answers:
         if guide is None:
-            run = call(model, batch, *_batch_handlers(model, rows, total), answers)
+            run = call(model, batch, *batch_handlers(model, rows, total), answers)
             rows_, shared = terms(run, model, size, total, skip_latents=True)
-            latents = {name: run.sites[name]["value"] for name in model.latents}
-            return Weights(rows_, shared, _scale(total, size), None, None, latents)
+            return Weights(rows_, shared, _scale(total, size), None, None, *_values(model, run))
         with handlers.autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0):
-            around = (*_batch_handlers(guide, rows, total), answers)
+            around = (*batch_handlers(guide, rows, total), answers)
             proposal = call(guide, batch, *around, handlers.replay(held or {}))
         drawn = {n: m["value"] for n, m in proposal.sites.items() if not m["is_observed"]}
         indices = {n: m["value"] for n, m in proposal.plates.items()}
         run = call(
             model,
             batch,
-            *_batch_handlers(model, rows, total),
+            *batch_handlers(model, rows, total),
             answers,
             handlers.replay(drawn, indices),
         )
@@ -87,10 +86,18 @@ def log_weights(
         score_rows, score_shared = terms(proposal, guide, size, total, only_score=True)
     if len(p_rows) != len(q_rows):
         p_rows, q_rows = _padded(p_rows, q_rows)
-    latents = {name: run.sites[name]["value"] for name in model.latents}
-    return Weights(
-        p_rows - q_rows, p_shared - q_shared, _scale(total, size), score_rows, score_shared, latents
-    )
+    scale = _scale(total, size)
+    log_q = q_shared + scale * q_rows.sum()
+    score = (score_rows, score_shared)
+    return Weights(p_rows - q_rows, p_shared - q_shared, scale, *score, *_values(model, run), log_q)
+
+
+def _values(model: Program, run: handlers.record) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the values of the latent and of the deterministic sites of a recorded run."""
+    kinds = ("latent", "deterministic")
+    named = [[n for n, s in model.sites.items() if s.role == kind] for kind in kinds]
+    latents, fixed = ({n: run.sites[n]["value"] for n in names} for names in named)
+    return latents, fixed
 
 
 def particles(
@@ -122,14 +129,16 @@ def particles(
     def draw(_: Any = None) -> tuple:
         w = log_weights(pair, params, data, rows, held=held)
         scores = () if w.score_rows is None else (w.score_rows, w.score_shared)
-        return w.rows, w.shared, scores, w.latents
+        log_q = () if w.log_q is None else (w.log_q,)
+        return w.rows, w.shared, scores, w.latents, w.deterministic, log_q
 
     if num_particles == 1:
-        rows_, shared_, scores, latents = tree_map(lambda leaf: leaf.unsqueeze(0), draw())
+        drawn = tree_map(lambda leaf: leaf.unsqueeze(0), draw())
     else:
-        rows_, shared_, scores, latents = _several(pair, draw, num_particles)
+        drawn = _several(pair, draw, num_particles)
+    rows_, shared_, scores, latents, fixed, log_q = drawn
     scale = _scale(data_.num_rows(data), None if rows is None else len(rows))
-    return Weights(rows_, shared_, scale, *(scores or (None, None)), latents)
+    return Weights(rows_, shared_, scale, *(scores or (None, None)), latents, fixed, *log_q)
 
 
 def guide_draw(
@@ -148,7 +157,7 @@ def guide_draw(
         installed(pair.params.values(), params) as answers,
         handlers.autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0),
     ):
-        run = call(guide, data_.take(data, rows), *_batch_handlers(guide, rows, total), answers)
+        run = call(guide, data_.take(data, rows), *batch_handlers(guide, rows, total), answers)
     return {name: run.sites[name]["value"] for name in names}
 
 
@@ -183,7 +192,7 @@ def scaled_call(
         def as_function(program: Program | None) -> Callable[..., Any]:
             if program is None:
                 return lambda *args: None
-            around = (*_batch_handlers(program, rows, total), answers)
+            around = (*batch_handlers(program, rows, total), answers)
             fixed = (*program.args,)
 
             def fn(*args: Any) -> Any:
@@ -196,55 +205,6 @@ def scaled_call(
             yield functions[0], functions[1], data_.take(data, rows)
 
 
-def first_nonfinite(
-    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], rows: Any, key: int
-) -> tuple[str | None, list[int]]:
-    """Find the first site whose log density, or else whose gradient, is not finite.
-
-    Args:
-        pair: Model and guide.
-        params: Constrained values by name.
-        data: The full data.
-        rows: Row numbers of the batch, None for all.
-        key: Seed of the draw.
-
-    Returns:
-        The site's name (None where nothing was found) and the data rows where it is not finite.
-    """
-    total = data_.num_rows(data)
-    rows = None if rows is None else torch.as_tensor(rows)
-    torch.manual_seed(key)
-    values = {n: p.value(p.inverse(params[n]).detach()) for n, p in pair.params.items()}
-    leaves = [v.requires_grad_() for n, v in values.items() if pair.params[n].trainable]
-    seen: list[tuple[Program, handlers.record]] = []
-    drawn: dict[str, Tensor] = {}
-    with installed(pair.params.values(), values) as answers:
-        batch = data_.take(data, rows)
-        size = len(rows) if rows is not None else total
-        for program in reversed(pair.programs):
-            around = (*_batch_handlers(program, rows, total), answers, handlers.replay(drawn))
-            with handlers.autoguide_rows(program.modules, pair.data_plates, total or 0, size or 0):
-                run = call(program, batch, *around)
-            seen.append((program, run))
-            drawn |= {n: m["value"] for n, m in run.sites.items() if not m["is_observed"]}
-    sums: dict[str, Tensor] = {}
-    for program, run in seen:
-        for name, msg in run.sites.items():
-            if msg["infer"].get("_deterministic") or msg["mask"] is False:
-                continue
-            by_row, shared = terms(run, program, size, total, only=name)
-            sums[name] = by_row.sum() + shared
-            if not bool(torch.isfinite(sums[name])):
-                bad = torch.nonzero(~torch.isfinite(by_row)).flatten()
-                return name, [int(i) for i in (bad if rows is None else rows[bad.cpu()])]
-    for name, value in sums.items():
-        if value.requires_grad:
-            grads = torch.autograd.grad(value, leaves, allow_unused=True, retain_graph=True)
-            if not all(bool(torch.isfinite(g).all()) for g in grads if g is not None):
-                return name, []
-    return None, []
-
-
 def _padded(*rows: Tensor) -> tuple[Tensor, ...]:
     size = max(len(r) for r in rows)
     return tuple(r if len(r) else r.new_zeros(size) for r in rows)
@@ -254,7 +214,7 @@ def _scale(total: int | None, size: int | None) -> float:
     return total / size if total and size else 1.0
 
 
-def _batch_handlers(program: Program, rows: Tensor | None, total: int | None) -> tuple:
+def batch_handlers(program: Program, rows: Tensor | None, total: int | None) -> tuple:
     if rows is None or total is None or len(rows) == total:
         return ()
     tables = {
@@ -402,37 +362,6 @@ def simulate(
     with installed(program.params.values(), params) as answers:
         run = call(program, data, answers, *around)
     return {name: msg["value"] for name, msg in run.sites.items() if name not in program.factors}
-
-
-def check_rows_independent(
-    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], key: int = 0
-) -> bool:
-    """Whether changing one row of the data leaves every other row's log weight as it was.
-
-    The declared plates promise it; a network that mixes rows (batch normalisation in training
-    mode, attention over the batch) breaks the promise. Checked numerically on at most 8 rows.
-    """
-    size = data_.num_rows(data)
-    if not pair.local or size is None:
-        return False
-    if size == 1:
-        return True
-    few = data_.take(data, slice(0, min(size, 8)))
-    count = min(size, 8)
-    rows = torch.arange(count)
-    other = tuple(torch.cat([v[:-1], v[:1]]) if data_.has_rows(v) else v for v in few)
-    with torch.no_grad(), private_store(), preserved(pair.modules), forked_rng(None):
-        whole = [
-            torch.cat([part, v[count:]]) if data_.has_rows(v) else v
-            for part, v in zip(few, data, strict=True)
-        ]
-        moved = [
-            torch.cat([part, v[count:]]) if data_.has_rows(v) else v
-            for part, v in zip(other, data, strict=True)
-        ]
-        before = log_weights(pair, params, whole, rows, key).rows[:-1]
-        after = log_weights(pair, params, moved, rows, key).rows[:-1]
-    return bool(torch.allclose(before, after, rtol=1e-4, atol=1e-4, equal_nan=True))
 
 
 def init_params(pair: Pair) -> dict[str, Tensor]:

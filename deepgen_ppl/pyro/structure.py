@@ -190,6 +190,8 @@ class Weights(NamedTuple):
         score_rows: Log density of the guide's sites that are not reparametrised, by row.
         score_shared: The same outside the data plate.
         latents: Values of the model's latent sites.
+        deterministic: Values of its deterministic sites.
+        log_q: Log density of the guide, estimated for the full data; None without one.
     """
 
     rows: Tensor
@@ -198,6 +200,8 @@ class Weights(NamedTuple):
     score_rows: Tensor | None
     score_shared: Tensor | None
     latents: dict[str, Tensor]
+    deterministic: dict[str, Tensor] = {}  # noqa: RUF012
+    log_q: Tensor | None = None
 
     @property
     def total(self) -> Tensor:

@@ -43,7 +43,8 @@ class Potential:
         return -(log_joint + jacobian)
 
     def rows(self, z: dict[str, Tensor]) -> Tensor:
-        r"""Return \(\log p(x_i, T(z_i) \mid T(z)) + \log |\det J_i|\) of each row of the data plates.
+        r"""Return \(\log p(x_i, T(z_i) \mid T(z)) + \log |\det J_i|\) of each row of the data
+        plates.
 
         Discrete sites, which must be the rows' own, are summed out.
         """

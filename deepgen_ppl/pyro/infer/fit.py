@@ -313,7 +313,8 @@ def _describe(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return {"value": value}
     raise ValueError(
-        f"a data argument is a {type(value).__name__}, which a file cannot describe. Pass arrays, or "
+        f"a data argument is a {type(value).__name__}, which a file cannot describe. Pass arrays, "
+        "or "
         "bind it to the model with functools.partial."
     )
 

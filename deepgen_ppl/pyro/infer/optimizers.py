@@ -70,7 +70,9 @@ class Optimizer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and numbers that continue the run: by leaf, by group and of the schedule."""
+        """Return tensors and numbers that continue the run: by leaf, by group and of the
+        schedule.
+        """
         state = self.optimizer.state_dict()
         groups = [{k: v for k, v in g.items() if k != "params"} for g in state["param_groups"]]
         schedule = None
@@ -85,7 +87,9 @@ class Optimizer:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         now = self.optimizer.state_dict()
-        groups = [{**old, **new} for old, new in zip(now["param_groups"], saved["groups"], strict=True)]
+        groups = [
+            {**old, **new} for old, new in zip(now["param_groups"], saved["groups"], strict=True)
+        ]
         self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
         if self.scheduler is not None and saved["schedule"] is not None:
             self.scheduler.load_state_dict({**self.scheduler.state_dict(), **saved["schedule"]})
@@ -138,7 +142,9 @@ def _fuse(optimizer: torch.optim.Optimizer) -> None:
         return
     for group in optimizer.param_groups:
         asked = group.get("fused") is not None or group.get("foreach") is not None
-        plain = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in group["params"])
+        plain = all(
+            p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in group["params"]
+        )
         if not asked and plain and not group.get("differentiable"):
             group["fused"] = True
 

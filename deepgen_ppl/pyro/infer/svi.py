@@ -20,7 +20,8 @@ from deepgen_ppl.pyro.infer.optimizers import as_optimizer
 from deepgen_ppl.pyro.infer.step import MODES, Step
 from deepgen_ppl.pyro.objectives import as_objective
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, snapshot
-from deepgen_ppl.pyro.program import Pair, first_nonfinite, init_params, read_pair
+from deepgen_ppl.pyro.probes import first_nonfinite
+from deepgen_ppl.pyro.program import Pair, init_params, read_pair
 
 
 def svi(
@@ -217,7 +218,8 @@ def _start(pair: Pair, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
             leaf = param.inverse(value.to(param.leaf.device))
             if leaf.shape != param.leaf.shape:
                 raise ValueError(
-                    f"parameter '{name}' has shape {tuple(value.shape)}, but the model and guide on "
+                    f"parameter '{name}' has shape {tuple(value.shape)}, but the model and guide "
+                    "on "
                     f"this data need {tuple(param.value().shape)}. Pass the parameters of this "
                     "model and data."
                 )
@@ -228,7 +230,9 @@ def _start(pair: Pair, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _check_announced(
     total: Callable[..., Tensor], leaves: Mapping[str, Tensor], pair: Pair, batch_size: int | None
 ) -> None:
-    """Warn of tensors that ask for gradients and that neither a module nor a parameter announces."""
+    """Warn of tensors that ask for gradients and that neither a module nor a parameter
+    announces.
+    """
     known = {id(leaf) for leaf in leaves.values()} | {id(p.leaf) for p in pair.params.values()}
     rows = None if batch_size is None else torch.arange(batch_size)
     with forked_rng(0), preserved(pair.modules), torch.enable_grad():
@@ -287,7 +291,9 @@ def _validation(
         losses = []
         with torch.no_grad(), forked_rng(None), preserved(pair.modules):
             for start in starts:
-                rows = torch.arange(start, start + size, device=device) if 0 < size < total else None
+                rows = (
+                    torch.arange(start, start + size, device=device) if 0 < size < total else None
+                )
                 torch.manual_seed(train_.mix(seed, 2, start))
                 losses.append(objective(other, values(), tensors, rows))
         return float(torch.stack(losses).double().mean()) / other.per_datum

@@ -64,7 +64,7 @@ class TrainResult:
         losses: loss per datum of each step done.
         history: "step", "loss" (mean since the last report), "seconds" and, with validation data,
             "validation_step" and "validation_loss".
-        seconds: time of the steps.
+        seconds: time of the steps, tracing and compiling left out.
         compile_seconds: time of tracing and compiling.
         stopped: why the run ended before `num_steps`; empty otherwise.
         failed: the step whose loss or gradient was not finite, None without one.
@@ -215,7 +215,7 @@ class _Run:
 
     @property
     def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.begun
+        return self.before + time.perf_counter() - self.begun - self.step.compile_seconds
 
     def key(self, step: int) -> int:
         return mix(self.seed, 1, step)

@@ -55,7 +55,8 @@ class Native:
         """
         if batch_size is not None and not isinstance(self.elbo, _ADDITIVE):
             raise ValueError(
-                f"batch_size={batch_size}: {type(self.elbo).__name__} takes the logarithm of a mean "
+                f"batch_size={batch_size}: {type(self.elbo).__name__} takes the logarithm of a "
+                "mean "
                 "over whole batches, which is no sum over rows. Use dg.IWAE() or dg.Renyi(), which "
                 "are row by row, or drop batch_size."
             )

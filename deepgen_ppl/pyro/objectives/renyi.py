@@ -65,7 +65,8 @@ class Renyi:
         """
         if batch_size is not None and not by_rows(pair):
             raise ValueError(
-                f"batch_size={batch_size}: the model has no latents in the data plate, so a bound of "
+                f"batch_size={batch_size}: the model has no latents in the data plate, so a bound "
+                "of "
                 f"{self.num_particles} particles is no sum over rows. Use dg.ELBO(), or drop "
                 "batch_size."
             )
@@ -91,11 +92,11 @@ class Renyi:
             bound = bound + surrogate - surrogate.detach()
         return -bound
 
-    def _mean(self, log_weights: Float[Tensor, K *B]) -> Float[Tensor, "*B"]:
+    def _mean(self, log_weights: Float[Tensor, K * B]) -> Float[Tensor, "*B"]:
         power = 1.0 - self.alpha
         return (torch.logsumexp(power * log_weights, 0) - math.log(self.num_particles)) / power
 
-    def _gain(self, log_weights: Float[Tensor, K *B]) -> Float[Tensor, K *B]:
+    def _gain(self, log_weights: Float[Tensor, K * B]) -> Float[Tensor, K * B]:
         # The bound less what it would be with particle k at the mean of the others (VIMCO,
         # Mnih and Rezende 2016): it does not depend on draw k, so the gradient stays unbiased.
         log_weights = log_weights.detach()
