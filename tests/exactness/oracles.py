@@ -130,6 +130,16 @@ ORACLES: dict[str, Callable[[], Exact]] = {
 }
 
 
+# Where the guides' parameters start: away from the answers.
+START: dict[str, dict[str, float]] = {
+    "normal_mean": {"loc": 0.3, "scale": 0.4},
+    "coin": {"a": 3.0, "b": 3.0},
+    "counts": {"mean": 2.0, "shape": 20.0},
+    "local_normal": {"slope": 0.6, "scale": 0.6},
+    "group": {"loc": 0.3, "scale": 0.4, "slope": 0.6, "width": 0.6},
+}
+
+
 def group_loss(y: np.ndarray, loc: float, scale: float, slope: float, width: float) -> float:
     """Expected loss per datum of `group` under mu ~ N(loc, scale) and z_i ~ N(slope y_i, width).
 
