@@ -6,8 +6,8 @@ import os
 import platform
 import string
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -157,6 +157,7 @@ class _Sheet:
         self.checks = sorted(checks.values(), key=lambda check: check.ok is None)
         self.failed = [check for check in self.checks if check.ok is False]
         self.state = "warn" if self.failed else "good"
+        self.params = [] if section.fit is None else list(_shapes(section.fit.params))
         self.scalars = {} if self.posterior is None else _scalars(self.posterior.draws)
 
     def render(self, anchor: str) -> str:
@@ -203,7 +204,7 @@ class _Sheet:
             tiles.append((page.number(self.evidence.log_evidence), f"log evidence ± {error}"))
         if self.fit is not None:
             last = np.asarray(self.fit.losses)[-max(1, len(self.fit.losses) // 20) :]
-            size = sum(np.size(value) for value in self.fit.params.values())
+            size = sum(int(np.prod(shape)) for _, shape in self.params)
             tiles.append((page.number(float(np.mean(last))), "final loss per datum"))
             tiles.append((f"{size:,}", "learned numbers"))
             tiles.append((f"{len(self.fit.losses):,}", "optimiser steps"))
@@ -294,7 +295,9 @@ class _Sheet:
             wanted = page.text(check.threshold.replace(">=", "≥").replace("<=", "≤"))
             rows.append([page.text(check.name), value, wanted, words[check.ok], meaning])
         head = ["check", "value", "wanted", "", "what it means"]
-        return page.card("Checks", page.table(head, rows, numeric=[1]), kind="checks") if rows else ""
+        return (
+            page.card("Checks", page.table(head, rows, numeric=[1]), kind="checks") if rows else ""
+        )
 
     def _sites(self) -> str:
         """What is drawn, observed and learned, in which plates and shapes."""
@@ -306,8 +309,7 @@ class _Sheet:
             for name, values in self.posterior.observed_data.items():
                 rows.append(_site(name, "observed", dims.get(name, ()), np.shape(values)))
         if self.fit is not None:
-            for name, values in self.fit.params.items():
-                rows.append(_site(name, "learned", (), np.shape(values)))
+            rows += [_site(name, "learned", (), shape) for name, shape in self.params]
         head = ["site", "role", "plates", "shape", "numbers"]
         return page.card("Model", page.table(head, rows, numeric=[4]), kind="half") if rows else ""
 
@@ -361,13 +363,26 @@ def _scalars(draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return chosen
 
 
+def _shapes(params: Any, name: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the arrays in a nest of mappings, sequences and modules."""
+    if hasattr(params, "shape"):
+        yield name, tuple(params.shape)
+        return
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(params, Mapping):
+        parts = params.items()
+    elif isinstance(params, list | tuple):
+        parts = enumerate(params)
+    elif is_dataclass(params):
+        parts = vars(params).items()
+    for key, value in parts:
+        yield from _shapes(value, f"{name}.{key}" if name else str(key))
+
+
 def _validation(fit: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    history = fit.history or {}
-    if "validation" not in history:
+    if "validation_loss" not in fit.history:
         return None
-    steps, values = (np.asarray(history[key], dtype=float) for key in ("step", "validation"))
-    kept = np.isfinite(values)
-    return (steps[kept], values[kept]) if kept.any() else None
+    return fit.history["validation_step"], fit.history["validation_loss"]
 
 
 def _versions() -> str:

@@ -71,9 +71,9 @@ def fit() -> Any:
     """What the report reads of a wing's fit."""
     return SimpleNamespace(
         losses=np.exp(-np.arange(200) / 20),
-        history={"step": np.arange(4), "validation": np.array([1.0, 0.5, np.nan, 0.2])},
+        history={"validation_step": np.arange(3), "validation_loss": np.array([1.0, 0.5, 0.2])},
         seconds=1.5,
-        params={"decoder.weight": np.zeros((3, 2))},
+        params={"decoder": {"layers": [np.zeros((3, 2)), None]}},
         guide=lambda: None,
         posterior=lambda num_samples: Posterior({"z": np.zeros((1, 50, 2))}, method="svi"),
         importance=lambda num_particles: weighted(),
@@ -125,7 +125,7 @@ def test_the_models_sites_are_listed_with_plates_and_roles(tmp_path: Path) -> No
     rows = re.findall(
         r"<tr><td class=\"\"><code>(.*?)</code></td><td class=\"\">.*?role (\w+)", text
     )
-    assert rows == [("mean", "latent"), ("x", "observed"), ("decoder.weight", "learned")]
+    assert rows == [("mean", "latent"), ("x", "observed"), ("decoder.layers.0", "learned")]
     assert "data (20)" in text
 
 
