@@ -51,7 +51,9 @@ def to_datatree(
             arrays[group] = (even.evaluate(group), 2)
         elif group in DATA and getattr(posterior, group):
             arrays[group] = (getattr(posterior, group), 0)
-    row_table = _row_table(posterior) if "proposal" in arrays else {}
+    row_table = _row_table(posterior) if "proposal" in wanted else {}
+    if row_table:
+        arrays.setdefault("proposal", ({}, 2))
     return assemble(
         arrays,
         _batch_dims(posterior),

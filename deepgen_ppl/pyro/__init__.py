@@ -1,8 +1,38 @@
-"""The Pyro wing: fit, sample, check and predict with native Pyro programs."""
+"""The Pyro wing: native Pyro programs fitted, weighed, sampled and checked."""
 
+try:
+    import pyro as _pyro  # noqa: F401
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "deepgen_ppl.pyro needs PyTorch and Pyro: pip install 'deepgen_ppl[pyro]'"
+    ) from error
+
+from deepgen_ppl import Check, Diagnosis, Evidence, Posterior
 from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.infer.fit import Fit, load_fit
 from deepgen_ppl.pyro.infer.importance import importance
+from deepgen_ppl.pyro.infer.mcmc import mcmc
+from deepgen_ppl.pyro.infer.predict import predict
 from deepgen_ppl.pyro.infer.svi import svi
-from deepgen_ppl.pyro.infer.train import NonFiniteError
+from deepgen_ppl.pyro.infer.train import NonFiniteError, Progress
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
+
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "Check",
+    "Diagnosis",
+    "Evidence",
+    "Fit",
+    "NonFiniteError",
+    "Posterior",
+    "Progress",
+    "Renyi",
+    "importance",
+    "load_fit",
+    "mcmc",
+    "predict",
+    "svi",
+    "use_compilation_cache",
+]

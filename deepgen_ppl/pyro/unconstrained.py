@@ -43,8 +43,9 @@ class Potential:
         return -(log_joint + jacobian)
 
     def rows(self, z: dict[str, Tensor]) -> Tensor:
-        r"""Return \(\log p(x_i, T(z_i) \mid T(z)) + \log |\det J_i|\) of each row of the data
-        plates.
+        r"""Return the log density of each row of the data plates at an unconstrained point.
+
+        \[ \log p(x_i, T(z_i) \mid T(z)) + \log |\det J_i| \]
 
         Discrete sites, which must be the rows' own, are summed out.
         """

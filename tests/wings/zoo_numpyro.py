@@ -1,0 +1,283 @@
+"""Small native programs for the contract tests: the NumPyro twin of `zoo_pyro.py`."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+from jax import Array
+from numpyro import handlers
+from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from numpyro.infer.reparam import LocScaleReparam
+
+
+def normal_mean(y: Array) -> None:
+    """An unknown mean: mean ~ N(0, 1), y_i ~ N(mean, 1)."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def normal_mean_guide(y: Array) -> None:
+    """A normal around a parameter that starts at 5."""
+    loc = numpyro.param("loc", jnp.array(5.0))
+    numpyro.sample("mean", dist.Normal(loc, 0.1))
+
+
+def tilted(y: Array) -> None:
+    """An unknown mean whose density a factor tilts."""
+    normal_mean(y)
+    numpyro.factor("tilt", jnp.array(0.5))
+
+
+def line(x: Array, y: Array | None = None) -> None:
+    """A line through the origin, its mean kept: slope ~ N(0, 1), y_i ~ N(slope x_i, 1/2)."""
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        mu = numpyro.deterministic("mu", slope * x)
+        numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+
+
+def eight_schools(y: Array, sigma: Array) -> None:
+    """Eight schools, not centred: obs_i ~ N(mu + tau z_i, sigma_i)."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
+    with numpyro.plate("school", len(y)):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("obs", dist.Normal(mu + tau * z, sigma), obs=y)
+
+
+def mixture(x: Array) -> None:
+    """Two Gaussian components of two features; each datum belongs to one of them."""
+    weight = numpyro.sample("weight", dist.Dirichlet(jnp.ones(2)))
+    with numpyro.plate("component", 2):
+        mean = numpyro.sample("mean", dist.Normal(jnp.zeros(2), 3.0).to_event(1))
+        sd = numpyro.sample("sd", dist.LogNormal(jnp.zeros(2), 1.0).to_event(1))
+    with numpyro.plate("data", len(x)):
+        member = numpyro.sample("member", dist.Categorical(weight))
+        numpyro.sample("x", dist.Normal(mean[member], sd[member]).to_event(1), obs=x)
+
+
+def sgd(rate: float) -> optax.GradientTransformation:
+    """Plain gradient descent."""
+    return optax.sgd(rate)
+
+
+def adam(rate: float) -> optax.GradientTransformation:
+    """Adam."""
+    return optax.adam(rate)
+
+
+def to_numpy(value: Array) -> np.ndarray:
+    """A learned value on the host."""
+    return np.asarray(value)
+
+
+def auto_normal(model: Callable[..., None]) -> AutoNormal:
+    """The mean-field autoguide."""
+    return AutoNormal(model)
+
+
+def loose_guide(y: Array) -> None:
+    """A normal whose location and scale are learned."""
+    loc = numpyro.param("loc", 0.5)
+    scale = numpyro.param("scale", 0.5, constraint=dist.constraints.positive)
+    numpyro.sample("mean", dist.Normal(loc, scale))
+
+
+def mean_only(y: Array) -> None:
+    """Maximum likelihood: y_i ~ N(loc, 1)."""
+    loc = numpyro.param("loc", 0.0)
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+
+def empty_guide(y: Array) -> None:
+    """A guide without sites."""
+
+
+def guide_of_another(y: Array) -> None:
+    """A guide with a site that `normal_mean` lacks."""
+    loose_guide(y)
+    numpyro.sample("slope", dist.Normal(0.0, 1.0))
+
+
+def observing_guide(y: Array) -> None:
+    """A guide that conditions on a site that `normal_mean` lacks."""
+    loose_guide(y)
+    numpyro.sample("w", dist.Normal(0.0, 1.0), obs=jnp.zeros(()))
+
+
+def wide_guide(y: Array) -> None:
+    """A guide whose site has another shape than the model's."""
+    numpyro.sample("mean", dist.Normal(numpyro.param("loc", jnp.zeros(3)), 1.0))
+
+
+def subsampling(y: Array) -> None:
+    """A model that subsamples by itself."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(y), subsample_size=5) as rows:
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y[rows])
+
+
+def plateless(y: Array) -> None:
+    """A vectorised model without a plate."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(mean, 1.0).expand(y.shape).to_event(1), obs=y)
+
+
+def factor_outside(y: Array) -> None:
+    """A model with a factor of the data outside its plate."""
+    normal_mean(y)
+    numpyro.factor("tilt", -0.01 * y.sum())
+
+
+def hidden_coins(y: Array) -> None:
+    """A coin per row that shifts it: b_i ~ Bernoulli(0.3), y_i ~ N(b_i, 1)."""
+    with numpyro.plate("data", len(y)):
+        b = numpyro.sample("b", dist.Bernoulli(0.3))
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+def hidden_coins_guide(y: Array) -> None:
+    """One learned probability for all coins: draws without gradient."""
+    logit = numpyro.param("logit", 0.4)
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("b", dist.Bernoulli(logits=logit))
+
+
+def hierarchical(x: Array) -> None:
+    """A shared mean and one latent per datum: mu ~ N(0, 1), z_i ~ N(mu, 1), x_i ~ N(z_i, 1)."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(mu, 1.0))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def hierarchical_guide(x: Array) -> None:
+    """A normal for the mean and, for each datum, one that is linear in it."""
+    loc = numpyro.param("loc", jnp.array(0.2))
+    slope = numpyro.param("slope", jnp.array(0.4))
+    numpyro.sample("mu", dist.Normal(loc, 0.5))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(slope * x, 0.7))
+
+
+def hierarchical_table(x: Array) -> None:
+    """A normal for the mean and, for each datum, one with a location of its own."""
+    numpyro.sample("mu", dist.Normal(numpyro.param("loc", jnp.array(0.2)), 0.5))
+    table = numpyro.param("table", jnp.zeros(len(x)))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(table, 0.7))
+
+
+def local_normal(x: Array) -> None:
+    """One latent per datum: z_i ~ N(0, 1), x_i ~ N(z_i, 1), so that x_i ~ N(0, 2)."""
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def local_normal_guide(x: Array) -> None:
+    """A normal linear in the datum, wider than the posterior."""
+    slope = numpyro.param("slope", jnp.array(0.4))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(slope * x, 0.9))
+
+
+def coupled_guide(x: Array) -> None:
+    """A normal that looks at the mean of all data, so that rows touch each other."""
+    slope = numpyro.param("slope", jnp.array(0.4))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(slope * x + 0.1 * x.mean(), 0.9))
+
+
+def plated_factor(x: Array) -> None:
+    """An unknown mean whose likelihood is a factor in the data plate, tilted by one outside."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    numpyro.factor("tilt", 0.3 * mean)
+    with numpyro.plate("data", len(x)):
+        numpyro.factor("likelihood", -0.5 * (x - mean) ** 2)
+
+
+def mean_guide(x: Array) -> None:
+    """A normal for `mean`."""
+    numpyro.sample("mean", dist.Normal(numpyro.param("loc", jnp.array(0.5)), 0.3))
+
+
+def two_sources(x: Array, y: Array) -> None:
+    """One mean seen by two plates that both follow the data."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("first", len(x)):
+        numpyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+    with numpyro.plate("second", len(y)):
+        numpyro.sample("y", dist.Normal(mean, 2.0), obs=y)
+
+
+def two_sources_guide(x: Array, y: Array) -> None:
+    """A normal for `mean`."""
+    mean_guide(x)
+
+
+def nested(x: Array) -> None:
+    """A mean per feature; data and features are two nested plates."""
+    features = numpyro.plate("features", x.shape[1], dim=-1)
+    with features:
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x), dim=-2), features:
+        numpyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+
+def nested_guide(x: Array) -> None:
+    """A normal per feature."""
+    loc = numpyro.param("loc", jnp.full(x.shape[1], 0.5))
+    with numpyro.plate("features", x.shape[1], dim=-1):
+        numpyro.sample("mean", dist.Normal(loc, 0.3))
+
+
+def scaled_prior(weights: Array, x: Array) -> None:
+    """An unknown mean with a prior bound to the program: mean ~ N(weights[0], weights[1])."""
+    mean = numpyro.sample("mean", dist.Normal(weights[0], weights[1]))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+
+def handled(name: str):
+    """`hierarchical` under one of the language's handlers."""
+    return {
+        "reparam": lambda: handlers.reparam(hierarchical, config={"z": LocScaleReparam(0.0)}),
+        "mask": lambda: handlers.mask(hierarchical, mask=False),
+        "scale": lambda: handlers.scale(hierarchical, scale=2.0),
+        "block": lambda: handlers.block(hierarchical, hide=["x"]),
+        "condition": lambda: handlers.condition(hierarchical, data={"mu": jnp.array(0.7)}),
+        "substitute": lambda: handlers.substitute(hierarchical, data={"mu": jnp.array(0.7)}),
+    }[name]()
+
+
+def unit_normal(x: Array) -> None:
+    """Data of a known law: x_i ~ N(loc, 1), with loc a parameter."""
+    loc = numpyro.param("loc", jnp.array(0.0))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+doubled = handlers.scale(unit_normal, scale=2.0)
+
+
+def with_constant(x: Array, sd: float = 1.0) -> None:
+    """An unknown mean seen with noise of a constant sd."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(mean, sd), obs=x)
+
+
+def with_constant_guide(x: Array, sd: float = 1.0) -> None:
+    """A normal whose sd is a fraction of the constant."""
+    numpyro.sample("mean", dist.Normal(numpyro.param("loc", jnp.array(0.0)), 0.2 * sd))
+
+
+def auto_full(model: Callable[..., None]) -> AutoMultivariateNormal:
+    """The autoguide with a full covariance of all latents."""
+    return AutoMultivariateNormal(model)

@@ -1,0 +1,281 @@
+"""Small native programs for the contract tests: the Pyro twin of `zoo_numpyro.py`."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from torch import Tensor
+
+
+def normal_mean(y: Tensor) -> None:
+    """An unknown mean: mean ~ N(0, 1), y_i ~ N(mean, 1)."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def normal_mean_guide(y: Tensor) -> None:
+    """A normal around a parameter that starts at 5."""
+    loc = pyro.param("loc", torch.tensor(5.0))
+    pyro.sample("mean", dist.Normal(loc, 0.1))
+
+
+def tilted(y: Tensor) -> None:
+    """An unknown mean whose density a factor tilts."""
+    normal_mean(y)
+    pyro.factor("tilt", torch.tensor(0.5))
+
+
+def line(x: Tensor, y: Tensor | None = None) -> None:
+    """A line through the origin, its mean kept: slope ~ N(0, 1), y_i ~ N(slope x_i, 1/2)."""
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        mu = pyro.deterministic("mu", slope * x)
+        pyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+
+
+def eight_schools(y: Tensor, sigma: Tensor) -> None:
+    """Eight schools, not centred: obs_i ~ N(mu + tau z_i, sigma_i)."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+    with pyro.plate("school", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("obs", dist.Normal(mu + tau * z, sigma), obs=y)
+
+
+def mixture(x: Tensor) -> None:
+    """Two Gaussian components of two features; each datum belongs to one of them."""
+    weight = pyro.sample("weight", dist.Dirichlet(torch.ones(2)))
+    with pyro.plate("component", 2):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 3.0).to_event(1))
+        sd = pyro.sample("sd", dist.LogNormal(torch.zeros(2), 1.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        member = pyro.sample("member", dist.Categorical(weight))
+        pyro.sample("x", dist.Normal(mean[member], sd[member]).to_event(1), obs=x)
+
+
+def sgd(rate: float) -> Callable[..., torch.optim.Optimizer]:
+    """Plain gradient descent."""
+    return partial(torch.optim.SGD, lr=rate)
+
+
+def adam(rate: float) -> Callable[..., torch.optim.Optimizer]:
+    """Adam."""
+    return partial(torch.optim.Adam, lr=rate)
+
+
+def to_numpy(value: Tensor) -> np.ndarray:
+    """A learned value on the host."""
+    return value.detach().numpy()
+
+
+def auto_normal(model: Callable[..., None]) -> AutoNormal:
+    """The mean-field autoguide."""
+    return AutoNormal(model)
+
+
+def loose_guide(y: Tensor) -> None:
+    """A normal whose location and scale are learned."""
+    loc = pyro.param("loc", torch.tensor(0.5))
+    scale = pyro.param("scale", torch.tensor(0.5), constraint=dist.constraints.positive)
+    pyro.sample("mean", dist.Normal(loc, scale))
+
+
+def mean_only(y: Tensor) -> None:
+    """Maximum likelihood: y_i ~ N(loc, 1)."""
+    loc = pyro.param("loc", torch.tensor(0.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+
+def empty_guide(y: Tensor) -> None:
+    """A guide without sites."""
+
+
+def guide_of_another(y: Tensor) -> None:
+    """A guide with a site that `normal_mean` lacks."""
+    loose_guide(y)
+    pyro.sample("slope", dist.Normal(0.0, 1.0))
+
+
+def observing_guide(y: Tensor) -> None:
+    """A guide that conditions on a site that `normal_mean` lacks."""
+    loose_guide(y)
+    pyro.sample("w", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
+
+
+def wide_guide(y: Tensor) -> None:
+    """A guide whose site has another shape than the model's."""
+    pyro.sample("mean", dist.Normal(pyro.param("loc", torch.zeros(3)), 1.0))
+
+
+def subsampling(y: Tensor) -> None:
+    """A model that subsamples by itself."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y), subsample_size=5) as rows:
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y[rows])
+
+
+def plateless(y: Tensor) -> None:
+    """A vectorised model without a plate."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.Normal(mean, 1.0).expand(y.shape).to_event(1), obs=y)
+
+
+def factor_outside(y: Tensor) -> None:
+    """A model with a factor of the data outside its plate."""
+    normal_mean(y)
+    pyro.factor("tilt", -0.01 * y.sum())
+
+
+def hidden_coins(y: Tensor) -> None:
+    """A coin per row that shifts it: b_i ~ Bernoulli(0.3), y_i ~ N(b_i, 1)."""
+    with pyro.plate("data", len(y)):
+        b = pyro.sample("b", dist.Bernoulli(0.3))
+        pyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+def hidden_coins_guide(y: Tensor) -> None:
+    """One learned probability for all coins: draws without gradient."""
+    logit = pyro.param("logit", torch.tensor(0.4))
+    with pyro.plate("data", len(y)):
+        pyro.sample("b", dist.Bernoulli(logits=logit))
+
+
+def hierarchical(x: Tensor) -> None:
+    """A shared mean and one latent per datum: mu ~ N(0, 1), z_i ~ N(mu, 1), x_i ~ N(z_i, 1)."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(mu, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def hierarchical_guide(x: Tensor) -> None:
+    """A normal for the mean and, for each datum, one that is linear in it."""
+    loc = pyro.param("loc", torch.tensor(0.2))
+    slope = pyro.param("slope", torch.tensor(0.4))
+    pyro.sample("mu", dist.Normal(loc, 0.5))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(slope * x, 0.7))
+
+
+def hierarchical_table(x: Tensor) -> None:
+    """A normal for the mean and, for each datum, one with a location of its own."""
+    pyro.sample("mu", dist.Normal(pyro.param("loc", torch.tensor(0.2)), 0.5))
+    table = pyro.param("table", torch.zeros(len(x)))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(table, 0.7))
+
+
+def local_normal(x: Tensor) -> None:
+    """One latent per datum: z_i ~ N(0, 1), x_i ~ N(z_i, 1), so that x_i ~ N(0, 2)."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def local_normal_guide(x: Tensor) -> None:
+    """A normal linear in the datum, wider than the posterior."""
+    slope = pyro.param("slope", torch.tensor(0.4))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(slope * x, 0.9))
+
+
+def coupled_guide(x: Tensor) -> None:
+    """A normal that looks at the mean of all data, so that rows touch each other."""
+    slope = pyro.param("slope", torch.tensor(0.4))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(slope * x + 0.1 * x.mean(), 0.9))
+
+
+def plated_factor(x: Tensor) -> None:
+    """An unknown mean whose likelihood is a factor in the data plate, tilted by one outside."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    pyro.factor("tilt", 0.3 * mean)
+    with pyro.plate("data", len(x)):
+        pyro.factor("likelihood", -0.5 * (x - mean) ** 2)
+
+
+def mean_guide(x: Tensor) -> None:
+    """A normal for `mean`."""
+    pyro.sample("mean", dist.Normal(pyro.param("loc", torch.tensor(0.5)), 0.3))
+
+
+def two_sources(x: Tensor, y: Tensor) -> None:
+    """One mean seen by two plates that both follow the data."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("first", len(x)):
+        pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+    with pyro.plate("second", len(y)):
+        pyro.sample("y", dist.Normal(mean, 2.0), obs=y)
+
+
+def two_sources_guide(x: Tensor, y: Tensor) -> None:
+    """A normal for `mean`."""
+    mean_guide(x)
+
+
+def nested(x: Tensor) -> None:
+    """A mean per feature; data and features are two nested plates."""
+    features = pyro.plate("features", x.shape[1], dim=-1)
+    with features:
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x), dim=-2), features:
+        pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+
+def nested_guide(x: Tensor) -> None:
+    """A normal per feature."""
+    loc = pyro.param("loc", torch.full((x.shape[1],), 0.5))
+    with pyro.plate("features", x.shape[1], dim=-1):
+        pyro.sample("mean", dist.Normal(loc, 0.3))
+
+
+def scaled_prior(weights: Tensor, x: Tensor) -> None:
+    """An unknown mean with a prior bound to the program: mean ~ N(weights[0], weights[1])."""
+    mean = pyro.sample("mean", dist.Normal(weights[0], weights[1]))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+
+def handled(name: str):
+    """`hierarchical` under one of the language's poutine."""
+    return {
+        "reparam": lambda: poutine.reparam(hierarchical, config={"z": LocScaleReparam(0.0)}),
+        "mask": lambda: poutine.mask(hierarchical, mask=torch.tensor(False)),
+        "scale": lambda: poutine.scale(hierarchical, scale=2.0),
+        "block": lambda: poutine.block(hierarchical, hide=["x"]),
+        "condition": lambda: poutine.condition(hierarchical, data={"mu": torch.tensor(0.7)}),
+        "substitute": lambda: poutine.substitute(hierarchical, data={"mu": torch.tensor(0.7)}),
+    }[name]()
+
+
+def unit_normal(x: Tensor) -> None:
+    """Data of a known law: x_i ~ N(loc, 1), with loc a parameter."""
+    loc = pyro.param("loc", torch.tensor(0.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+doubled = poutine.scale(unit_normal, scale=2.0)
+
+
+def with_constant(x: Tensor, sd: float = 1.0) -> None:
+    """An unknown mean seen with noise of a constant sd."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mean, sd), obs=x)
+
+
+def with_constant_guide(x: Tensor, sd: float = 1.0) -> None:
+    """A normal whose sd is a fraction of the constant."""
+    pyro.sample("mean", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 0.2 * sd))
+
+
+def auto_full(model: Callable[..., None]) -> AutoMultivariateNormal:
+    """The autoguide with a full covariance of all latents."""
+    return AutoMultivariateNormal(model)
