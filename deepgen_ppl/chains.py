@@ -89,23 +89,33 @@ def _chain_statistics(series: Float[np.ndarray, "chain draw"]) -> dict[str, floa
 def _suspects(site: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """The scalar series of a site that vary, with their labels; the most suspicious of many."""
     shape = value.shape[2:]
-    flat = value.reshape(*value.shape[:2], int(np.prod(shape))).astype(float)
-    with np.errstate(all="ignore"):
-        indices = np.flatnonzero(~(np.ptp(flat, axis=(0, 1)) == 0))
-        if len(indices) > _MANY:
-            chosen = flat[:, :, indices]
-            orders = [np.argsort(-score)[: _MANY // 2] for score in _suspicion(chosen)]
-            indices = indices[np.unique(np.concatenate(orders))]
-    for index in indices:
+    flat = value.reshape(*value.shape[:2], int(np.prod(shape)))
+    for index in _chosen(flat):
         where = ", ".join(str(int(i)) for i in np.unravel_index(index, shape))
-        yield (f"{site}[{where}]" if shape else site), flat[:, :, index]
+        yield (f"{site}[{where}]" if shape else site), flat[:, :, index].astype(float)
 
 
-def _suspicion(flat: Float[np.ndarray, "chain draw n"]) -> tuple[np.ndarray, np.ndarray]:
-    """Split R-hat and autocorrelation at lag one; what is not finite is most suspicious."""
+def _chosen(flat: np.ndarray, size: int = 1_000) -> np.ndarray:
+    """Indices of the elements to look at: all that vary, or the most suspicious of them."""
+    scores = [np.zeros((2, 0))]
+    for start in range(0, flat.shape[2], size):  # a part at a time is held in double precision
+        scores.append(_suspicion(flat[:, :, start : start + size].astype(float)))
+    split_rhat, autocorrelation = np.concatenate(scores, axis=1)
+    varying = np.flatnonzero(split_rhat > -np.inf)
+    if len(varying) <= _MANY:
+        return varying
+    orders = [np.argsort(-s)[: _MANY // 2] for s in (split_rhat, autocorrelation)]
+    return np.unique(np.concatenate(orders))
+
+
+def _suspicion(flat: Float[np.ndarray, "chain draw n"]) -> Float[np.ndarray, "2 n"]:
+    """Split R-hat and autocorrelation at lag one: inf where not finite, -inf where constant."""
     half = flat.shape[1] // 2
     split = np.concatenate([flat[:, :half], flat[:, -half:]])
-    ratio = split.mean(axis=1).var(axis=0) / split.var(axis=1).mean(axis=0)
-    centred = flat - flat.mean(axis=(0, 1))
-    lag = (centred[:, 1:] * centred[:, :-1]).mean(axis=(0, 1)) / (centred**2).mean(axis=(0, 1))
-    return np.nan_to_num(ratio, nan=np.inf), np.nan_to_num(lag, nan=np.inf)
+    with np.errstate(all="ignore"):
+        constant = np.ptp(flat, axis=(0, 1)) == 0
+        ratio = split.mean(axis=1).var(axis=0) / split.var(axis=1).mean(axis=0)
+        centred = flat - flat.mean(axis=(0, 1))
+        lagged = (centred[:, 1:] * centred[:, :-1]).mean(axis=(0, 1))
+        scores = np.stack([ratio, lagged / (centred**2).mean(axis=(0, 1))])
+    return np.where(constant, -np.inf, np.nan_to_num(scores, nan=np.inf, posinf=np.inf))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from deepgen_ppl.chains import energy_bfmi, worst_statistics
-from deepgen_ppl.evidence import evidence, some
+from deepgen_ppl.evidence import Evidence, evidence, some
 
 if TYPE_CHECKING:
     from deepgen_ppl.posterior import Posterior
@@ -96,7 +96,11 @@ class Diagnosis(NamedTuple):
             >>> Diagnosis("svi", ()).attrs()["diagnosis_ok"]
             1
         """
-        return {"diagnosis": json.dumps(self.to_dict()), "diagnosis_ok": int(self.ok)}
+        table = self.to_dict()
+        for check in table["checks"]:
+            if check["value"] is not None and not np.isfinite(check["value"]):
+                check["value"] = str(check["value"])  # JSON has no infinity
+        return {"diagnosis": json.dumps(table, allow_nan=False), "diagnosis_ok": int(self.ok)}
 
 
 def diagnose_posterior(posterior: "Posterior") -> Diagnosis:
@@ -104,7 +108,8 @@ def diagnose_posterior(posterior: "Posterior") -> Diagnosis:
 
     MCMC: R-hat, bulk and tail ESS of the worst element of the worst site, divergences, E-BFMI.
     Weighted draws: Pareto k, ESS and effective fraction of the worst row. Draws of a guide: the
-    same of the weights exp(lp - log_q). Where draws are independent the chain diagnostics are
+    same of the weights exp(lp - log_q), unless all latents are local to a plate of the data, whose
+    rows only importance sampling tells apart. Where draws are independent the chain diagnostics are
     listed as not applicable.
 
     Args:
@@ -126,9 +131,11 @@ def diagnose_posterior(posterior: "Posterior") -> Diagnosis:
     """
     chains, num = posterior.num_chains, posterior.num_draws
     checks: list[Check] = []
-    if posterior.log_weights is not None:
+    if posterior.evidence is not None:
+        checks += evidence_checks(posterior.evidence)
+    elif posterior.log_weights is not None:
         log_weights = posterior.log_weights.reshape(-1, *posterior.log_weights.shape[2:])
-        checks += weight_checks(log_weights, rows=posterior.row_dim)
+        checks += evidence_checks(evidence(log_weights, rows=posterior.row_dim))
     elif posterior.method == "svi":
         checks += _guide_checks(posterior)
     if posterior.independent:
@@ -148,7 +155,7 @@ def diagnose_fit(
     *,
     rows: str | None = None,
     nonfinite_steps: Sequence[int] = (),
-    title: str = "svi",
+    title: str | None = None,
 ) -> Diagnosis:
     """Check a fit: does the loss still fall, were steps not finite, and how good is the guide.
 
@@ -157,7 +164,7 @@ def diagnose_fit(
         log_weights: Log weights under the fitted guide, (K,) or (K, N); None where there is none.
         rows: Name of the data plate that the second axis of `log_weights` runs over.
         nonfinite_steps: Steps whose loss or gradient was not finite.
-        title: What was fitted.
+        title: What was fitted; by default ``"svi, ... steps"``.
 
     Returns:
         One row per check.
@@ -186,8 +193,8 @@ def diagnose_fit(
         Check("non-finite steps", float(bad.size), "= 0", not bad.size, advice, LOSS),
     ]
     if log_weights is not None:
-        checks += weight_checks(np.asarray(log_weights), rows=rows, source=VARIATIONAL)
-    return Diagnosis(f"{title}, {len(losses)} steps", tuple(checks))
+        checks += evidence_checks(evidence(log_weights, rows=rows), source=VARIATIONAL)
+    return Diagnosis(title or f"svi, {len(losses)} steps", tuple(checks))
 
 
 def loss_check(losses: Float[np.ndarray, "steps"]) -> Check:
@@ -221,19 +228,13 @@ def loss_check(losses: Float[np.ndarray, "steps"]) -> Check:
     return Check(name, fall, f"within {slack:.2g}", ok, advice, LOSS)
 
 
-def weight_checks(
-    log_weights: Float[np.ndarray, "K"] | Float[np.ndarray, "K N"],
-    *,
-    rows: str | None = None,
-    source: str = PSIS,
-) -> list[Check]:
-    """Pareto k, ESS and effective fraction of log weights: of the worst row where there are rows.
+def evidence_checks(found: Evidence, *, source: str = PSIS) -> list[Check]:
+    """Pareto k, ESS and effective fraction of weights: of the worst row where there are rows.
 
     Example:
-        >>> [check.name for check in weight_checks(np.zeros(1000))]
+        >>> [check.name for check in evidence_checks(evidence(np.zeros(1000)))]
         ['Pareto k', 'ESS', 'effective fraction']
     """
-    found = evidence(log_weights, rows=rows)
     num, where = found.num_particles, found.rows
     k, ess = np.atleast_1d(found.pareto_k), np.atleast_1d(found.ess)
     limit = k_threshold(num)
@@ -287,9 +288,9 @@ def chain_checks(draws: Mapping[str, Float[np.ndarray, "chain draw *shape"]]) ->
     """
     chains, num = next((value.shape[:2] for value in draws.values()), (0, 0))
     limits = _chain_thresholds(chains)
-    if num < 4:
-        advice = f"{num} draws a chain are too few for chain diagnostics: draw 4 at least."
-        return [Check(name, None, limit, None, advice, RHAT) for name, limit in limits.items()]
+    if draws and num < 4:
+        advice = f"{num} draws a chain are too few to tell: raise num_samples."
+        return [Check(name, None, limit, False, advice, RHAT) for name, limit in limits.items()]
     worst = worst_statistics(draws)
     checks = []
     for name, limit in limits.items():
@@ -329,17 +330,18 @@ def k_threshold(num_draws: int) -> float:
 
 
 def _guide_checks(posterior: "Posterior") -> list[Check]:
-    if posterior.row_dim is not None:
-        advice = (
-            f"The latents are local to '{posterior.row_dim}': importance() checks the guide row by "
-            "row."
-        )
+    observed = {dim for site in posterior.observed_data for dim in posterior.dims.get(site, ())}
+    for site in posterior.draws:
+        observed &= set(posterior.dims.get(site, ()))
+    rows = posterior.row_dim or next((dim for dim in observed if dim is not None), None)
+    if rows is not None:
+        advice = f"The latents are local to '{rows}': importance() judges the guide row by row."
         limit = f"< {k_threshold(posterior.num_chains * posterior.num_draws):.2f}"
         return [Check("Pareto k", None, limit, None, advice, VARIATIONAL)]
     if not {"lp", "log_q"} <= posterior.stats.keys():
         return []
     log_ratio = np.asarray(posterior.stats["lp"], float) - posterior.stats["log_q"]
-    return weight_checks(log_ratio.ravel(), source=VARIATIONAL)
+    return evidence_checks(evidence(log_ratio.ravel()), source=VARIATIONAL)
 
 
 def _divergence_check(diverging: Bool[np.ndarray, "chain draw"]) -> Check:
@@ -410,7 +412,9 @@ def _table(diagnosis: Diagnosis, width: int = 100) -> str:
     sizes = [max(len(row[i]) for row in rows) for i in range(4)]
     room = max(30, width - sum(sizes) - 8)
     rule = "-" * min(width, sum(sizes) + 8 + min(room, max(30, *(len(row[4]) for row in rows))))
-    lines = [f"{diagnosis.title}: {'ok' if diagnosis.ok else 'NOT OK'}"]
+    judged = any(check.ok for check in diagnosis.checks)
+    verdict = "NOT OK" if not diagnosis.ok else "ok" if judged else "not checked"
+    lines = [f"{diagnosis.title}: {verdict}"]
     for number, row in enumerate(rows):
         left = "  ".join(cell.ljust(size) for cell, size in zip(row[:4], sizes, strict=True))
         for part in textwrap.wrap(row[4], room):

@@ -1,5 +1,6 @@
 """The evidence: log importance weights in, log evidence with limits, ESS and Pareto k out."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,14 +140,12 @@ def evidence(
         raise ValueError(f"log_weights must have shape (K,) or (K, N), not {log_w.shape}.")
     table = log_w if log_w.ndim == 2 else log_w[:, None]
     num = len(table)
-    weights, log_total = _normalise(table)
+    parts = [_reduce(block, relative_efficiency) for _, block in _blocks(table)]
+    log_total, squares, pareto_k = (np.concatenate(part) for part in zip(*parts, strict=True))
     log_z, dead = log_total - np.log(num), np.isneginf(log_total)
-    np.exp(weights, out=weights)
-    squares = np.where(dead, 1.0, np.einsum("kn,kn->n", weights, weights))
     variance = np.maximum(num * squares - 1.0, 0.0) / (num - 1) if num > 1 else np.inf
     error = np.where(dead, np.inf, np.sqrt(variance / relative_efficiency))
     ess = np.where(dead, 0.0, relative_efficiency / squares)
-    pareto_k = smooth(table, relative_efficiency=relative_efficiency)[1]
 
     total, total_variance = float(log_z.sum()), float((error**2).sum())
     total_error = float(np.sqrt(total_variance))
@@ -201,20 +200,9 @@ def smooth(
     """
     log_w = _checked(log_weights, None)
     table = log_w.reshape(len(log_w), -1)
-    num = len(table)
-    tail = _tail_length(num, relative_efficiency)
-    smoothed, _ = _normalise(table)
-    pareto_k = np.full(table.shape[1], np.nan)
-    if tail >= 5:
-        top = np.partition(table, num - tail - 1, axis=0)[num - tail - 1 :]
-        cutoff, lowest, largest = top[0], top[1:].min(axis=0), top.max(axis=0)
-        pareto_k = np.where(np.isfinite(cutoff), -np.inf, np.inf)
-        for column in np.flatnonzero(np.isfinite(cutoff) & (lowest < largest)):
-            found, k = _psis(table[:, column], relative_efficiency)
-            if np.isfinite(k) and not np.isnan(found).any():
-                smoothed[:, column], pareto_k[column] = found, k
-            elif largest[column] - cutoff[column] > 0.01:  # a wide tail, and no Pareto law fits
-                pareto_k[column] = np.inf
+    smoothed, pareto_k = np.empty(table.shape), np.empty(table.shape[1])
+    for columns, block in _blocks(table):
+        smoothed[:, columns], pareto_k[columns] = _smooth(block, relative_efficiency)
     return smoothed.reshape(log_w.shape), pareto_k.reshape(log_w.shape[1:])
 
 
@@ -253,8 +241,8 @@ def resample(
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, not {num_draws}.")
     log_w = _checked(log_weights, None)
-    smoothed = smooth(log_w)[0].reshape(len(log_w), -1)
-    dead = np.flatnonzero(np.isneginf(smoothed.max(axis=0)))
+    table = log_w.reshape(len(log_w), -1)
+    dead = np.flatnonzero(np.isneginf(table.max(axis=0)))
     if dead.size:
         where = f" of row {some(dead)}" if log_w.ndim > 1 else ""
         raise ValueError(
@@ -262,13 +250,14 @@ def resample(
             "that covers the posterior, or more particles."
         )
     rng = np.random.default_rng(seed)
-    indices = np.empty((num_draws, smoothed.shape[1]), dtype=np.int64)
-    for column, log_column in enumerate(smoothed.T):
-        cumulative = np.cumsum(np.exp(log_column))
-        points = (rng.random() + np.arange(num_draws)) / num_draws * cumulative[-1]
-        points = np.minimum(points, np.nextafter(cumulative[-1], 0.0))
-        drawn = np.searchsorted(cumulative, points, side="right")  # never a weight of zero
-        indices[:, column] = rng.permutation(drawn)
+    indices = np.empty((num_draws, table.shape[1]), dtype=np.int64)
+    for columns, block in _blocks(table):
+        for column, weights in enumerate(np.exp(_smooth(block, 1.0)[0]).T, start=columns.start):
+            cumulative = np.cumsum(weights)
+            points = (rng.random() + np.arange(num_draws)) / num_draws * cumulative[-1]
+            points = np.minimum(points, np.nextafter(cumulative[-1], 0.0))
+            drawn = np.searchsorted(cumulative, points, side="right")  # never a weight of zero
+            indices[:, column] = rng.permutation(drawn)
     return indices.reshape(num_draws, *log_w.shape[1:])
 
 
@@ -331,7 +320,7 @@ def some(indices: np.ndarray, limit: int = 5) -> str:
 
 
 def _checked(log_weights: np.ndarray, rows: str | None) -> np.ndarray:
-    log_w = np.asarray(log_weights, dtype=np.float64)
+    log_w = np.asarray(log_weights)
     if log_w.ndim == 0 or len(log_w) == 0:
         raise ValueError(f"There are no particles: log_weights has shape {log_w.shape}.")
     bad = np.isnan(log_w) | np.isposinf(log_w)
@@ -345,6 +334,40 @@ def _checked(log_weights: np.ndarray, rows: str | None) -> np.ndarray:
             "the guide has no finite log density there: check the data and the learned parameters."
         )
     return log_w
+
+
+def _blocks(table: np.ndarray, size: int = 256) -> Iterator[tuple[slice, np.ndarray]]:
+    """Columns, a few at a time in double precision, so that no copy of all of them is made."""
+    for start in range(0, table.shape[1], size):
+        columns = slice(start, min(start + size, table.shape[1]))
+        yield columns, np.asarray(table[:, columns], dtype=np.float64)
+
+
+def _reduce(table: np.ndarray, relative_efficiency: float) -> tuple[np.ndarray, ...]:
+    """Log of the sum, sum of squares once normalised, and Pareto k of each column."""
+    log_weights, log_total = _normalise(table)
+    weights = np.exp(log_weights)
+    squares = np.einsum("kn,kn->n", weights, weights)
+    pareto_k = _smooth(table, relative_efficiency)[1]
+    return log_total, np.where(np.isneginf(log_total), 1.0, squares), pareto_k
+
+
+def _smooth(table: np.ndarray, relative_efficiency: float) -> tuple[np.ndarray, np.ndarray]:
+    num = len(table)
+    tail = _tail_length(num, relative_efficiency)
+    smoothed, _ = _normalise(table)
+    if tail < 5:
+        return smoothed, np.full(table.shape[1], np.nan)
+    top = np.partition(table, num - tail - 1, axis=0)[num - tail - 1 :]
+    cutoff, lowest, largest = top[0], top[1:].min(axis=0), top.max(axis=0)
+    pareto_k = np.where(np.isfinite(cutoff), -np.inf, np.inf)
+    for column in np.flatnonzero(np.isfinite(cutoff) & (lowest < largest)):
+        found, k = _psis(table[:, column], relative_efficiency)
+        if np.isfinite(k) and not np.isnan(found).any():
+            smoothed[:, column], pareto_k[column] = found, k
+        elif largest[column] - cutoff[column] > 0.01:  # a wide tail, and no Pareto law fits
+            pareto_k[column] = np.inf
+    return smoothed, pareto_k
 
 
 def _normalise(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -99,8 +99,7 @@ class Posterior:
     @property
     def available(self) -> frozenset[str]:
         """The groups that `evaluate` can compute."""
-        per_row = self.evidence is not None and self.evidence.per_row is not None
-        return frozenset(self.evaluators) | ({"log_likelihood"} if per_row else set())
+        return frozenset(self.evaluators) | ({"log_likelihood"} if self._has_rows else set())
 
     def flat(self) -> Draws:
         """The raw draws with chains joined: site names to (S, *batch, *event).
@@ -161,6 +160,8 @@ class Posterior:
     def evaluate(self, group: str) -> Draws:
         """Run the evaluator of a group on these draws, once.
 
+        With evidence per row, ``log_likelihood`` is that evidence: see `to_datatree`.
+
         Args:
             group: One of ``posterior_predictive``, ``log_likelihood``, ``log_prior``, ``prior``,
                 ``prior_predictive``.
@@ -182,8 +183,8 @@ class Posterior:
                 f"This result cannot compute '{group}'; it has {sorted(self.available)}."
             )
         if ("group", group) not in self._cache:
-            own = group in self.evaluators
-            found = self.evaluators[group](self.flat()) if own else self._row_log_evidence()
+            by_row = group == "log_likelihood" and self._has_rows
+            found = self._row_log_evidence() if by_row else self.evaluators[group](self.flat())
             self._cache["group", group] = {
                 name: self._split_chains(f"{group} of '{name}'", datatree.host(value))
                 for name, value in found.items()
@@ -287,6 +288,10 @@ class Posterior:
         with archive.atomic(path) as temporary:
             tree.to_netcdf(temporary, engine="h5netcdf")
         return Path(path)
+
+    @property
+    def _has_rows(self) -> bool:
+        return self.evidence is not None and self.evidence.per_row is not None
 
     @property
     def _sample_shape(self) -> tuple[int, int]:

@@ -154,7 +154,7 @@ def test_arrays_that_are_no_plain_data_are_refused(tmp_path, value):
 
 def test_bfloat16_is_refused_with_its_cure(tmp_path):
     value = np.ones(3, pytest.importorskip("ml_dtypes").bfloat16)
-    with pytest.raises(ValueError, match=r"dtype bfloat16.* bfloat16 fits exactly into float32"):
+    with pytest.raises(ValueError, match=r"dtype bfloat16.*bfloat16 fits exactly into float32"):
         archive.save(tmp_path / "x", {"w": value})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deepgen_ppl import Check, Diagnosis, Posterior
-from deepgen_ppl.diagnostics import diagnose_fit, k_threshold, loss_check, weight_checks
+from deepgen_ppl.diagnostics import diagnose_fit, evidence_checks, k_threshold, loss_check
 from deepgen_ppl.evidence import evidence
 
 RNG = np.random.default_rng(0)
@@ -51,11 +51,17 @@ def test_each_fault_of_chains_is_found_and_named(name):
 
 
 @pytest.mark.parametrize("num", [0, 1, 3])
-def test_few_draws_are_told_rather_than_judged(num):
+def test_too_few_draws_do_not_pass(num):
     found = Posterior({"z": np.zeros((2, num))}, stats={"energy": np.zeros((2, num))}).diagnose()
-    assert {check.ok for check in found.checks} == {None}
+    assert [check.ok for check in found.checks] == [False, False, False, None]
     assert f"{num} draws a chain are too few" in found.checks[0].advice
     assert str(found)
+
+
+def test_without_latents_nothing_is_judged():
+    found = Posterior({}).diagnose()
+    assert {check.ok for check in found.checks} == {None} and found.ok
+    assert "not checked" in str(found)
 
 
 def test_one_chain_and_four_draws_are_judged():
@@ -85,9 +91,11 @@ def test_weights_are_judged_by_their_worst_row():
 
 
 def test_good_weights_pass():
-    assert [check.ok for check in weight_checks(RNG.normal(size=1000) * 0.5)] == [True] * 3
-    assert [check.ok for check in weight_checks(np.zeros((1000, 2)))] == [True] * 3
-    few = weight_checks(np.zeros(20))[0]
+    assert [check.ok for check in evidence_checks(evidence(RNG.normal(size=1000) * 0.5))] == [
+        True
+    ] * 3
+    assert [check.ok for check in evidence_checks(evidence(np.zeros((1000, 2))))] == [True] * 3
+    few = evidence_checks(evidence(np.zeros(20)))[0]
     assert few.ok is None and "20 particles are too few" in few.advice
 
 
@@ -101,6 +109,20 @@ def test_draws_of_a_guide_are_judged_by_its_density():
     local = Posterior({"z": z}, method="svi", stats=stats, row_dim="images").diagnose()
     assert by_name(local)["Pareto k"].ok is None
     assert "local to 'images'" in by_name(local)["Pareto k"].advice
+    dims = {"w": ("images",), "x": ("images",)}
+    images = {"dims": dims, "observed_data": {"x": np.zeros(3)}, "method": "svi", "stats": stats}
+    local = Posterior({"w": np.zeros((1, 1000, 3))}, **images).diagnose()
+    assert "local to 'images'" in by_name(local)["Pareto k"].advice
+    mixed = Posterior({"w": np.zeros((1, 1000, 3)), "z": z}, **images).diagnose()
+    assert by_name(mixed)["Pareto k"].ok is False
+
+
+def test_draws_resampled_already_are_judged_by_their_evidence():
+    log_w = np.log(RNG.pareto(1.0, 1000) + 1e-3) * 3.0
+    found = Posterior(
+        {"z": RNG.normal(size=(1, 50))}, evidence=evidence(log_w), method="importance"
+    )
+    assert by_name(found.diagnose())["Pareto k"].ok is False
 
 
 STEPS = np.arange(4000)
@@ -135,6 +157,8 @@ def test_settled_losses_are_rarely_suspected():
 def test_a_fit_is_judged_by_loss_steps_and_weights():
     losses = 1.0 + np.exp(-STEPS / 100)
     assert diagnose_fit(losses, np.zeros(1000)).ok
+    assert diagnose_fit(losses).title == "svi, 4000 steps"
+    assert diagnose_fit(losses, title="mine").title == "mine"
     short = diagnose_fit(losses[:50])
     assert short.ok and short.checks[0].ok is None
     losses[17] = np.nan
@@ -165,7 +189,7 @@ def test_a_diagnosis_prints_as_a_table_of_fixed_width():
     assert lines[3].startswith("R-hat     1.235  < 1.01     NOT OK   A long sentence")
     assert lines[-2].startswith("bulk ESS  -      >= 400     n/a ")
     assert lines[-1] == "sources: A 2021; B 2020"
-    assert str(Diagnosis("nothing", ())).startswith("nothing: ok")
+    assert str(Diagnosis("nothing", ())).startswith("nothing: not checked")
 
 
 def test_a_diagnosis_is_plain_data():
@@ -175,3 +199,5 @@ def test_a_diagnosis_is_plain_data():
     back = json.loads(attrs["diagnosis"])
     assert back == json.loads(json.dumps(found.to_dict()))
     assert [check["name"] for check in back["checks"]] == ["R-hat", "bulk ESS", "tail ESS"]
+    exact = Diagnosis("exact", tuple(evidence_checks(evidence(np.zeros(100)))))
+    assert json.loads(exact.attrs()["diagnosis"])["checks"][0]["value"] == "-inf"

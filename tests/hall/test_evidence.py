@@ -86,6 +86,15 @@ def test_the_error_of_one_heavy_weight_falls_back_on_markovs_inequality():
     assert many.lower_limit == pytest.approx(many.log_evidence - np.log(20.0))
 
 
+def test_single_precision_and_many_rows_are_taken_as_they_are():
+    log_w = np.random.default_rng(12).normal(size=(50, 600)).astype(np.float32)
+    found = evidence(log_w)
+    expected = np.log(np.exp(log_w.astype(float)).mean(axis=0))
+    np.testing.assert_allclose(found.per_row, expected, rtol=1e-12)
+    np.testing.assert_allclose(found.pareto_k[[0, 599]], smooth(log_w[:, [0, 599]])[1])
+    np.testing.assert_array_equal(resample(log_w, 9)[:, :300], resample(log_w[:, :300], 9))
+
+
 def test_relative_efficiency_widens_the_error():
     log_w = np.random.default_rng(6).normal(size=1000)
     plain, half = evidence(log_w), evidence(log_w, relative_efficiency=0.5)

@@ -129,7 +129,7 @@ def test_summary_takes_sites_that_never_vary():
 @pytest.mark.parametrize("num", [1, 2, 3])
 def test_few_draws_are_laid_out_too(num):
     draws = np.random.default_rng(0).normal(size=(1, num))
-    assert Posterior({"z": draws}).to_datatree().attrs["diagnosis_ok"] == 1
+    assert Posterior({"z": draws}).to_datatree().attrs["diagnosis_ok"] == 0
     weights = np.zeros((1, num))
     few = Posterior({"z": draws}, weights, evidence=evidence(weights[0]), method="importance")
     assert few.to_datatree().posterior.sizes["draw"] == num
