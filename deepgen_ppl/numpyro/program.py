@@ -27,9 +27,9 @@ from deepgen_ppl.numpyro.structure import (
 from deepgen_ppl.numpyro.unconstrained import Potential
 
 __all__ = [
-    "Inputs", "Pair", "Plate", "Potential", "Program", "Site", "Weights", "abstract_params", "as_key",
-    "init_params", "learned", "log_density", "log_probs", "log_weights", "potential", "read",
-    "read_pair", "scaled_call", "simulate", "unwrap",
+    "Inputs", "Pair", "Plate", "Potential", "Program", "Site", "Weights", "abstract_params",
+    "as_key", "init_params", "learned", "log_density", "log_probs", "log_weights", "potential",
+    "read", "read_pair", "scaled_call", "simulate", "unwrap",
 ]  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Site(NamedTuple):
         is_discrete: whether the support is discrete.
         reparametrised: whether draws carry gradients.
         auxiliary: whether it exists only in a guide, for others to build on.
+        enumerable: whether its support is finite and can be summed over.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Site(NamedTuple):
     is_discrete: bool
     reparametrised: bool
     auxiliary: bool
+    enumerable: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -254,6 +256,7 @@ def _site(msg: dict, fixed: frozenset[str]) -> Site:
         bool(support is not None and support.is_discrete),
         bool(fn.has_rsample),
         bool(msg["infer"].get("is_auxiliary", False)) and role == "latent",
+        bool(fn.has_enumerate_support),
     )
 
 

@@ -1,0 +1,173 @@
+"""Compiling once: programs kept per function and shapes, and on request JAX's cache on disk."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+Compiled = Callable[..., Any]
+
+
+class _Entry(NamedTuple):
+    run: Compiled
+    shapes: Any
+
+
+class _Kept:
+    """Compiled functions by owner (held weakly, by identity) and key.
+
+    An entry holds machine code and shapes only, so it does not keep its owner alive.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[int, tuple[Any, dict[Hashable, _Entry]]] = {}
+
+    def of(self, owner: Any) -> dict[Hashable, _Entry]:
+        """Return the table of an owner; one that takes no weak reference has none that lasts."""
+        owner = getattr(owner, "__self__", owner)  # a bound method is a new object at every access
+        found = self._tables.get(id(owner))
+        if found is not None and found[0]() is owner:
+            return found[1]
+        table: dict[Hashable, _Entry] = {}
+        try:
+            reference = weakref.ref(owner, partial(self._forget, id(owner)))
+        except TypeError:
+            return table
+        self._tables[id(owner)] = (reference, table)
+        return table
+
+    def _forget(self, key: int, _: Any) -> None:
+        self._tables.pop(key, None)
+
+
+_KEPT = _Kept()
+
+
+class Build:
+    """Functions of one program, compiled together, or taken as they were compiled before.
+
+    A function is known by its name and by the structure, shapes and types of its arguments: arrays
+    are inputs, so other values of the same shapes do not compile again.
+
+    Args:
+        owner: the program's own function; when it is gone, so is what was compiled for it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def owner(): ...
+        >>> build = Build(owner)
+        >>> build.add("double", lambda x: 2 * x, jnp.ones(3)).shape
+        (3,)
+        >>> build.compile()["double"](jnp.ones(3)).tolist()
+        [2.0, 2.0, 2.0]
+    """
+
+    def __init__(self, owner: Any) -> None:
+        self.seconds = 0.0
+        self._owner = owner
+        self._table = _KEPT.of(owner)
+        self._keys: dict[str, Hashable] = {}
+        self._lowered: dict[str, Any] = {}
+
+    def add(self, name: str, fn: Callable, *args: Any, static: Hashable = ()) -> Any:
+        """Trace a function unless it is known, and return the shapes of what it returns.
+
+        Args:
+            name: its name among the owner's functions.
+            fn: the function.
+            *args: arguments, or their shapes.
+            static: whatever else its code depends on.
+        """
+        began = time.perf_counter()
+        self._keys[name] = key = (name, static, _structure(args), _method(self._owner))
+        shapes: Any
+        if key in self._table:
+            shapes = self._table[key].shapes
+        else:
+            self._lowered[name] = lowered = jax.jit(fn).lower(*args)
+            shapes = lowered.out_info
+        self.seconds += time.perf_counter() - began
+        return shapes
+
+    def compile(self) -> dict[str, Compiled]:
+        """Compile what is new, each function in a thread of its own, and return all by name."""
+        began = time.perf_counter()
+        if self._lowered:
+            with ThreadPoolExecutor(min(len(self._lowered), os.cpu_count() or 1)) as pool:
+                jobs = {n: pool.submit(low.compile) for n, low in self._lowered.items()}
+            for name, job in jobs.items():
+                entry = _Entry(job.result(), self._lowered[name].out_info)
+                self._table[self._keys[name]] = entry
+            self._lowered = {}
+        self.seconds += time.perf_counter() - began
+        return {name: self._table[key].run for name, key in self._keys.items()}
+
+
+def compiled(owner: Any, name: str, fn: Callable, *args: Any, static: Hashable = ()) -> Compiled:
+    """Return one function of a program, compiled for the shapes of some arguments."""
+    build = Build(owner)
+    build.add(name, fn, *args, static=static)
+    return build.compile()[name]
+
+
+def use_compilation_cache(path: str | os.PathLike[str] | None = None) -> Path:
+    """Keep compiled programs on disk, so that a new process need not compile them again.
+
+    It sets JAX's own persistent compilation cache for this process, with thresholds that keep small
+    programs too. Nothing is kept on disk unless this is called.
+
+    Args:
+        path: the folder; by default `deepgen_ppl/jax` in the user's cache folder.
+
+    Returns:
+        The folder.
+
+    Cost:
+        A file of about 0.1 to 1 MB for each compiled function; JAX evicts none by itself.
+
+    References:
+        https://docs.jax.dev/en/latest/persistent_compilation_cache.html
+
+    Example:
+        >>> import tempfile
+        >>> before = jax.config.jax_compilation_cache_dir
+        >>> folder = use_compilation_cache(tempfile.mkdtemp())
+        >>> folder.is_dir()
+        True
+        >>> jax.config.update("jax_compilation_cache_dir", before)
+    """
+    from jax.experimental.compilation_cache import compilation_cache
+
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(path) if path is not None else base / "deepgen_ppl" / "jax"
+    folder.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # JAX asks for the folder once, at the first compilation
+    return folder
+
+
+def _structure(args: Sequence[Any]) -> Hashable:
+    leaves, tree = jax.tree.flatten(args)
+    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    context = (jax.dtypes.canonicalize_dtype(float), str(device))
+    return (tree, tuple(map(_leaf, leaves)), context)
+
+
+def _leaf(leaf: Any) -> Hashable:
+    abstract = jax.typeof(leaf) if not isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+    where = leaf.sharding if getattr(leaf, "committed", False) else None
+    return (abstract.shape, abstract.dtype, bool(getattr(abstract, "weak_type", False)), where)
+
+
+def _method(owner: Any) -> Hashable:
+    return getattr(owner, "__func__", None)

@@ -1,0 +1,130 @@
+"""The unconstrained view of a program that MCMC walks on: energy, values, starting points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import random
+from jaxtyping import Array, Float
+from numpyro.distributions import biject_to
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer import util
+from numpyro.infer.initialization import init_to_uniform
+
+from deepgen_ppl import checks
+from deepgen_ppl.numpyro.data import Inputs
+from deepgen_ppl.numpyro.structure import Program, Site, execute
+
+_MOST_ENUMERATED = 25
+
+
+class Potential:
+    """Energy of a program at an unconstrained point; see `program.potential`."""
+
+    def __init__(self, program: Program, params: Mapping[str, Any], inputs: Inputs) -> None:
+        self.program, self.inputs = program, inputs
+        self.params = {n: v for n, v in params.items() if n not in program.fixed}
+        self.continuous = {n: s for n, s in program.latents.items() if not s.is_discrete}
+        self.discrete = {n: s for n, s in program.latents.items() if s.is_discrete}
+
+    def energy(self, z: dict[str, Array]) -> Float[Array, ""]:
+        """Return the potential energy of one unconstrained point, a scalar."""
+        return self._energy(z, self.inputs, self.params)
+
+    def rows(self, z: dict[str, Array]) -> Float[Array, " N"]:
+        r"""Return \(\log p(x_i, T(z_i) \mid T(z)) + \log |\det J_i|\) of each row.
+
+        Discrete sites, which must be the rows' own, are summed out.
+        """
+        if self.discrete:
+            return self._enumerated_rows(z)
+        from deepgen_ppl.numpyro.program import log_density
+
+        values = self.values(z)
+        total, _ = log_density(self.program, self.params, values, self.inputs)
+        return total + self.local_jacobian(z)
+
+    def local_jacobian(self, z: dict[str, Array]) -> Float[Array, " N"]:
+        """Return log |det J| of each row's own sites."""
+        total = jnp.zeros(self.inputs.num_rows)
+        for name, site in self.continuous.items():
+            axis = row_axis(self.program, site)
+            if axis is not None and name in z:
+                transform = biject_to(site.support)
+                log_det = transform.log_abs_det_jacobian(z[name], transform(z[name]))
+                total = total + jnp.moveaxis(log_det, axis, 0).reshape(len(total), -1).sum(1)
+        return total
+
+    def values(self, z: dict[str, Array]) -> dict[str, Array]:
+        """Return the latent sites' values, where no support depends on another site."""
+        return {name: biject_to(self.continuous[name].support)(u) for name, u in z.items()}
+
+    def constrain(self, z: dict[str, Array]) -> dict[str, Array]:
+        """Return the sites' values at an unconstrained point, deterministic ones included.
+
+        Deterministic sites are left out where discrete sites, which have no value, are summed out.
+        """
+        seeded = seed(self._plain(self.inputs, self.params), random.key(0))
+        return util.constrain_fn(seeded, (), {}, z, return_deterministic=not self.discrete)
+
+    def init(self, key: Array, strategy: Callable | None = None) -> dict[str, Array]:
+        """Return one unconstrained starting point."""
+        strategy = init_to_uniform if strategy is None else strategy
+        strategy = strategy if isinstance(strategy, partial) else strategy()
+        run = seed(self._plain(self.inputs, self.params), key)
+        seen = trace(substitute(run, substitute_fn=strategy)).get_trace()
+        sites = {name: seen[name] for name in self.continuous}
+        found = {n: biject_to(m["fn"].support).inv(m["value"]) for n, m in sites.items()}
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float, x)), found)
+
+    def _plain(self, inputs: Inputs, params: Mapping[str, Any]) -> Callable[[], Any]:
+        run = partial(execute, self.program.fn, inputs, self.program.role)
+        return substitute(run, data=dict(params))
+
+    def _energy(self, z: dict[str, Array], inputs: Inputs, params: Mapping[str, Any]) -> Array:
+        fn: Callable = seed(self._plain(inputs, params), random.key(0))
+        if not self.discrete:
+            return jnp.asarray(util.potential_energy(fn, (), {}, z))
+        from numpyro.contrib.funsor import config_enumerate, enum
+
+        depth = max((-plate.dim for plate in self.program.plates.values()), default=0)
+        try:
+            fn = enum(config_enumerate(fn), -depth - 1)
+            return jnp.asarray(util.potential_energy(fn, (), {}, z, enum=True))
+        except ValueError as error:
+            if "free dim" not in str(error):
+                raise
+            raise ValueError(
+                f"the discrete latents {checks.quote(self.discrete)} need more than "
+                f"{_MOST_ENUMERATED} dimensions at once to be summed out, NumPyro's limit. "
+                "Put them into a plate, or write the chain with numpyro's scan or markov."
+            ) from error
+
+    def _enumerated_rows(self, z: dict[str, Array]) -> Array:
+        # Two copies of a row less one: what the rows share cancels.
+        program = self.program
+        axes = {n: row_axis(program, site) for n, site in self.continuous.items()}
+
+        def energy(rows: Array) -> Array:
+            def cut(value: Array, axis: int | None) -> Array:
+                return value if axis is None else jnp.take(value, rows, axis=axis, mode="clip")
+
+            point = {name: cut(value, axes[name]) for name, value in z.items()}
+            params = {n: cut(v, program.tables[n]) if n in program.tables else v
+                      for n, v in self.params.items()}  # fmt: skip
+            return self._energy(point, self.inputs.gather(rows), params)
+
+        def one(row: Array) -> Array:
+            return energy(row[None]) - energy(jnp.stack([row, row]))
+
+        return jax.vmap(one)(jnp.arange(self.inputs.num_rows))
+
+
+def row_axis(program: Program, site: Site) -> int | None:
+    """Return the batch axis of a site that is a data plate's, None for a site the rows share."""
+    axes = [axis for axis, name in enumerate(site.plates) if name in program.data_plates]
+    return axes[0] if axes else None
