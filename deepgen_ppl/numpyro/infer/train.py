@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -68,7 +67,8 @@ class State(NamedTuple):
         mutable: mutable state of the programs.
         rows: permutation of the present epoch (length 0 without minibatches).
         step: steps done.
-        finite: whether every loss and gradient was finite so far.
+        finite: whether every loss and gradient was finite so far; False ends the loop, with the
+            failed update applied but not counted in `step`.
     """
 
     params: Any
@@ -201,14 +201,10 @@ class _Steps:
         return inputs.num_rows // self.batch_size if self.batch_size else 0
 
     def start(self, params: Any, mutable: Any, inputs: Inputs) -> State:
-        # The buffers are donated to the loop, so they must be ours alone.
-        params, mutable = jax.tree.map(
-            lambda x: jnp.array(x, jnp.result_type(x)), (params, mutable)
-        )
         rows = jnp.arange(inputs.num_rows if self.batch_size else 0, dtype=jnp.int32)
         state = State(params, self.optimizer.init(params), mutable, rows, jnp.int32(0),
                       jnp.array(True))  # fmt: skip
-        return jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), state)
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
 
     def __call__(self, state: State, inputs: Inputs, key: Array, count: Array
                  ) -> tuple[State, Array]:  # fmt: skip
@@ -253,9 +249,6 @@ class _Steps:
         checks = [jnp.isfinite(value), *(jnp.isfinite(jnp.sum(g)) for g in jax.tree.leaves(grads))]
         finite = jnp.all(jnp.stack(checks))
         params, optimizer = self.optimizer.update(grads, state.optimizer, state.params, value)
-        new = params, optimizer, mutable
-        old = state.params, state.optimizer, state.mutable
-        params, optimizer, mutable = jax.tree.map(partial(_where, finite), new, old)
         step = state.step + finite
         return State(params, optimizer, mutable, state.rows, step, finite), value / self.per_datum
 
@@ -263,10 +256,6 @@ class _Steps:
 def batch_key(seed: int | Array, step: int) -> Array:
     """Return the key of one step's noise."""
     return random.fold_in(random.split(as_key(seed))[1], step)
-
-
-def _where(flag: Array, new: Array, old: Array) -> Array:
-    return jnp.where(flag, new, old)
 
 
 def _permutation(key: Array, rows: Array) -> Array:
@@ -296,9 +285,7 @@ class _Run:
         self.inputs, self.key = inputs, key
         self.state = self.steps.start(params, mutable, inputs)
         self.num_batches = self.steps.num_batches(inputs)
-        lowered = jax.jit(self.steps.__call__, donate_argnums=0).lower(
-            self.state, inputs, key, jnp.int32(0)
-        )
+        lowered = jax.jit(self.steps.__call__).lower(self.state, inputs, key, jnp.int32(0))
         self.call = lowered.compile()
         if self.validate is not None:
             lowered = jax.jit(self.validate).lower(self.state.params, self.state.mutable)
@@ -315,21 +302,27 @@ class _Run:
         stop = min(self.num_steps, (self.done // report + 1) * report)
         if self.validate is not None and self.num_batches:
             stop = min(stop, (self.done // self.num_batches + 1) * self.num_batches)
-        self.state, losses = self.call(
-            self.state, self.inputs, self.key, jnp.int32(stop - self.done)
-        )
+        before = self.state
+        self.state, losses = self._steps(before, stop - self.done)
         reached = int(self.state.step)  # waits for the device
         self.losses.append(np.asarray(losses, np.float64)[: reached - self.done])
-        self.done = reached
         if reached < stop:
-            self.failed = reached
+            # The failed update is part of the state: undoing it in the loop would cost each step
+            # a pass over all parameters. The steps before it are done again instead.
+            kept, _ = self._steps(before, reached - self.done)
+            self.state = kept._replace(rows=self.state.rows)
+            self.done = self.failed = reached
             return
+        self.done = reached
         self.history["step"].append(reached)
         self.history["loss"].append(float(np.mean(self.losses[-1])))
         self.history["seconds"].append(self.seconds)
         ends_epoch = not self.num_batches or reached % self.num_batches == 0
         if self.validate is not None and (ends_epoch or reached == self.num_steps):
             self._judge(float(self.validate(self.state.params, self.state.mutable)))
+
+    def _steps(self, state: State, count: int) -> tuple[State, Array]:
+        return self.call(state, self.inputs, self.key, jnp.int32(count))
 
     def _judge(self, value: float) -> None:
         earlier = min(self.history["validation_loss"], default=np.inf)
@@ -339,7 +332,7 @@ class _Run:
             return
         if value < earlier or self.best is None:
             self.waited = 0
-            self.best = jax.tree.map(jnp.array, (self.state.params, self.state.mutable))
+            self.best = self.state.params, self.state.mutable
             return
         self.waited += 1
         if self.waited >= self.patience:
