@@ -18,7 +18,8 @@ from deepgen_ppl import figures
 from deepgen_ppl.report import Section, report
 
 PETALS = load_iris().data[:, 2:].astype(np.float32)  # (150, 2): petal length and width in cm
-DIGITS, CLASSES = load_digits(return_X_y=True)  # (1797, 64): pixel counts from 0 to 16
+DIGITS = (load_digits().data >= 8).astype(np.float32)  # (1797, 64): ink or paper
+CLASSES = load_digits().target
 
 
 def numpyro_programs():
@@ -54,13 +55,13 @@ def numpyro_programs():
         decode = jax.vmap(eqx_module("decoder", decoder))
         with numpyro.plate("digit", len(digits)):
             z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([4]).to_event(1))
-            ink = dist.Binomial(16, logits=decode(z)).to_event(1)
+            ink = dist.Bernoulli(logits=decode(z)).to_event(1)
             numpyro.sample("pixels", ink, obs=digits)
 
     def guide(digits):
         encode = jax.vmap(eqx_module("encoder", encoder))
         with numpyro.plate("digit", len(digits)):
-            loc, log_scale = jnp.split(encode(digits / 16), 2, axis=-1)
+            loc, log_scale = jnp.split(encode(digits), 2, axis=-1)
             numpyro.sample("z", dist.Normal(loc, jnp.exp(log_scale)).to_event(1))
 
     return dg, init_to_median, mixture, vae, guide
@@ -97,13 +98,13 @@ def pyro_programs():
         decode = pyro.module("decoder", decoder)
         with pyro.plate("digit", len(digits)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([4]).to_event(1))
-            ink = dist.Binomial(16, logits=decode(z)).to_event(1)
+            ink = dist.Bernoulli(logits=decode(z)).to_event(1)
             pyro.sample("pixels", ink, obs=digits)
 
     def guide(digits):
         encode = pyro.module("encoder", encoder)
         with pyro.plate("digit", len(digits)):
-            loc, log_scale = encode(digits / 16).chunk(2, dim=-1)
+            loc, log_scale = encode(digits).chunk(2, dim=-1)
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
     return dg, init_to_median, mixture, vae, guide
@@ -138,8 +139,7 @@ def run(language, folder, quick):
     petals.save(folder / f"petals-{file}")
 
     print(f"\n=== {language}: a VAE of {len(DIGITS)} digits, by SVI ===")
-    digits = DIGITS.astype(np.float32)
-    fit = dg.svi(vae, guide, digits, num_steps=num_steps, batch_size=128)
+    fit = dg.svi(vae, guide, DIGITS, num_steps=num_steps, batch_size=128)
     codes = fit.posterior(num_samples=100)
     scores = fit.importance(num_particles=100 if quick else 500)
     print(scores.evidence, fit.diagnose(), sep="\n\n")
@@ -148,7 +148,7 @@ def run(language, folder, quick):
 
     pictures = {
         f"petals-{language.lower()}": petal_picture(petals),
-        f"digits-{language.lower()}": digit_picture(dg, fit, vae, codes, digits),
+        f"digits-{language.lower()}": digit_picture(dg, fit, vae, codes),
     }
     for name, figure in pictures.items():
         (folder / f"{name}.png").write_bytes(figures.to_png(figure))
@@ -194,15 +194,16 @@ def petal_picture(posterior):
     return figure
 
 
-def digit_picture(dg, fit, vae, codes, digits):
+def digit_picture(dg, fit, vae, codes):
     """Real digits, their reconstructions and new ones; and the codes of all digits."""
-    chosen = digits[:12]
+    chosen = DIGITS[:12]
     again = fit.predict(chosen, num_samples=50)["posterior_predictive"]["pixels"]
     new = dg.predict(vae, chosen, params=fit, num_samples=1)["prior_predictive"]["pixels"]
     strips = {"real": chosen, "again": again.mean(("chain", "draw")), "new": new[0, 0]}
     figure = Figure(figsize=(9.6, 4.4), layout="constrained", facecolor="none")
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    tiles = [np.concatenate(np.reshape(strip, (12, 8, 8)), axis=1) for strip in strips.values()]
+    images = [np.asarray(strip).reshape(12, 8, 8) for strip in strips.values()]
+    tiles = [np.concatenate(image, axis=1) for image in images]
     wall = np.concatenate([np.pad(tile, ((1, 1), (0, 0))) for tile in tiles])
     left.imshow(wall, cmap="magma", aspect="equal")
     left.set_yticks([5, 15, 25], list(strips), color=figures.INK)
@@ -222,10 +223,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer draws and steps")
     parser.add_argument("--out", type=Path, default=Path("out/quickstart"))
+    parser.add_argument("--only", nargs="+", choices=("NumPyro", "Pyro"), help="one language")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     start, sections = time.perf_counter(), []
-    for language in ("NumPyro", "Pyro"):
+    for language in options.only or ("NumPyro", "Pyro"):
         if importlib.util.find_spec(language.lower()):
             sections += run(language, options.out, options.quick)
         else:
