@@ -76,7 +76,7 @@ class Diagnosis(NamedTuple):
         """The checks that failed."""
         return tuple(check for check in self.checks if check.ok is False)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return _table(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def diagnose_posterior(posterior: "Posterior") -> Diagnosis:
     elif posterior.method == "svi":
         checks += _guide_checks(posterior)
     if posterior.independent:
-        advice = "The draws are independent: there are no chains to check."
+        advice = "It does not apply to independent draws."
         for name, threshold in _chain_thresholds(chains).items():
             checks.append(Check(name, None, threshold, None, advice, RHAT))
         return Diagnosis(f"{posterior.method}, {chains * num} independent draws", tuple(checks))

@@ -11,7 +11,7 @@ _Z95 = 1.6448536269514722  # 95% point of the standard normal
 _MARKOV95 = float(np.log(0.05))  # P(Z_hat >= 20 Z) <= 1/20 for a non-negative unbiased Z_hat
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evidence:
     """The log evidence log p(x) that importance weights estimate, and how far to trust it.
 
@@ -72,7 +72,7 @@ class Evidence:
         """
         return dict(self.__dict__)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         over = "" if self.per_row is None else f" over {len(self.per_row)} rows of '{self.rows}'"
         worst = "" if self.per_row is None else "; worst row"
         return (

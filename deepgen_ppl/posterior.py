@@ -22,7 +22,7 @@ Draws = dict[str, np.ndarray]
 Evaluator = Callable[[Draws], Mapping[str, np.ndarray]]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Posterior:
     """Draws of the latent sites of a program given data, and everything that is known about them.
 
@@ -56,6 +56,8 @@ class Posterior:
         >>> import numpy as np
         >>> z = np.random.default_rng(0).normal(size=(4, 250, 3))
         >>> posterior = Posterior({"z": z}, dims={"z": ("school",)})
+        >>> posterior
+        Posterior(mcmc, 4 x 250 draws of z (3,))
         >>> posterior.to_datatree().posterior["z"].dims
         ('chain', 'draw', 'school')
     """
@@ -74,7 +76,7 @@ class Posterior:
     params: dict[str, Any] = field(default_factory=dict)
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
-    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[Hashable, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for name in ("draws", "stats", "observed_data", "constant_data"):
@@ -85,6 +87,13 @@ class Posterior:
         if self.independent is None:
             self.independent = self.method != "mcmc"
         self._check_shapes()
+
+    def __repr__(self) -> str:
+        sites = ", ".join(f"{name} {value.shape[2:]}" for name, value in self.draws.items())
+        rows = "" if self.row_dim is None else f", rows of '{self.row_dim}'"
+        weighted = "" if self.log_weights is None else f", weighted{rows}"
+        draws = f"{self.num_chains} x {self.num_draws} draws of {sites or 'no site'}"
+        return f"Posterior({self.method}, {draws}{weighted})"
 
     @property
     def num_chains(self) -> int:
@@ -206,7 +215,8 @@ class Posterior:
         name the others (with ``_dim`` behind a name that is a variable's too). Where weights are
         per row, ``log_likelihood`` is the integrated log evidence of each row, spread over the
         draws as its error is, so that LOO returns it with the Pareto k of its weights. The
-        diagnosis and the evidence are attributes of the root.
+        diagnosis and the evidence are attributes of the root. Independent draws form one chain, so
+        plots that compare chains (``plot_rank``) do not apply to them.
 
         Args:
             groups: Groups to have beside ``posterior``; by default all but ``prior`` and
@@ -341,7 +351,6 @@ class Posterior:
             self,
             draws={name: value[:, keep] for name, value in self.draws.items()},
             stats={name: value[:, keep] for name, value in self.stats.items()},
-            _cache={},
         )
 
     def _draw_again(self, log_weights: np.ndarray, num_draws: int, seed: int) -> Posterior:
@@ -362,9 +371,7 @@ class Posterior:
                     draws[name] = np.moveaxis(again, 1, axis)[None]
                 elif np.array_equal(value, np.broadcast_to(value[:1], value.shape)):
                     draws[name] = np.repeat(value[:1], num_draws, axis=0)[None]
-        return replace(
-            self, draws=draws, stats=stats, log_weights=None, independent=True, _cache={}
-        )
+        return replace(self, draws=draws, stats=stats, log_weights=None, independent=True)
 
     def _row_log_evidence(self) -> Draws:
         found = self.evidence

@@ -56,7 +56,7 @@ def test_loo_of_local_latents_tells_of_bad_weights():
     posterior = posteriors.importance_per_row()
     log_w = posterior.log_weights.copy()
     log_w[0, :, 3] = np.random.default_rng(0).normal(0.0, 8.0, log_w.shape[1])
-    bad = replace(posterior, log_weights=log_w, evidence=evidence(log_w[0], rows="data"), _cache={})
+    bad = replace(posterior, log_weights=log_w, evidence=evidence(log_w[0], rows="data"))
     with pytest.warns(UserWarning, match="shape parameter of Pareto"):
         found = arviz_stats.loo(bad.to_datatree(), pointwise=True)
     assert np.flatnonzero(found.pareto_k > 0.7).tolist() == [3]

@@ -1,5 +1,7 @@
 """Posterior: equal weights without bias, evaluators that run once, shapes that are checked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -155,3 +157,18 @@ def test_contradicting_shapes_are_refused(name):
     draws, options, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         Posterior(draws, **options)
+
+
+def test_it_prints_in_a_line():
+    assert repr(posteriors.mcmc()) == "Posterior(mcmc, 4 x 250 draws of mu ())"
+    assert repr(posteriors.importance_per_row()) == (
+        "Posterior(importance, 1 x 2000 draws of z (12, 2), weighted, rows of 'data')"
+    )
+    assert repr(Posterior({})) == "Posterior(mcmc, 0 x 0 draws of no site)"
+
+
+def test_a_changed_copy_starts_afresh():
+    posterior = posteriors.mcmc()
+    assert posterior.diagnose().ok
+    stuck = replace(posterior, draws={"mu": np.repeat(posterior.draws["mu"][:, :1], 250, axis=1)})
+    assert not stuck.diagnose().ok
