@@ -205,7 +205,7 @@ def compile_step(
         whole = make_fx(step)(*copies)
         whole, constants = _lift(whole)
         patches = {"fallback_random": True}
-        compiled = compile_fx(whole, [*copies, *constants], config_patches=patches)
+        compiled: Any = compile_fx(whole, [*copies, *constants], config_patches=patches)
 
     def run(*inputs: Tensor) -> Any:
         with torch.no_grad():

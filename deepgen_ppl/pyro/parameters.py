@@ -230,7 +230,7 @@ def resolve(params: Mapping[str, Param], values: Mapping[str, Tensor] | None) ->
                 f"{tuple(own.shape)}."
             )
         else:
-            value = value.to(own.device, copy=param.is_buffer)
+            value = value.detach().to(own.device, copy=param.is_buffer)
         value = value.requires_grad_() if param.trainable and not value.is_inference() else value
         if param.site is not None:
             value.unconstrained = partial(param.inverse, value)  # type: ignore[attr-defined]

@@ -138,7 +138,9 @@ def particles(
         drawn = _several(pair, draw, num_particles)
     rows_, shared_, scores, latents, fixed, log_q = drawn
     scale = _scale(data_.num_rows(data), None if rows is None else len(rows))
-    return Weights(rows_, shared_, scale, *(scores or (None, None)), latents, fixed, *log_q)
+    score_rows, score_shared = scores or (None, None)
+    found = log_q[0] if log_q else None
+    return Weights(rows_, shared_, scale, score_rows, score_shared, latents, fixed, found)
 
 
 def guide_draw(

@@ -266,15 +266,14 @@ class _Reader:
         dims = {f.name: f.dim for m in run.sites.values() for f in m["cond_indep_stack"]}
         plates = {}
         for name, msg in run.plates.items():
-            size, part = msg["fn"].size, msg["fn"].subsample_size
+            size, part = int(msg["fn"].size), msg["fn"].subsample_size
             asked = msg["infer"]["subsampled"] or (part is not None and part < size)
             follows = name in self.outer and (size in (first, self.total))
             if second is not None and name in second.plates and not follows:
                 follows = size == first and second.plates[name]["fn"].size == other
-            native = (
-                name in self.outer and part == first
-            )  # an autoguide's plate, given the rows by us
-            plates[name] = Plate(name, dims.get(name), size, asked and not native, follows)
+            # An autoguide's plate was given its rows by us.
+            asked = bool(asked) and not (name in self.outer and part == first)
+            plates[name] = Plate(name, dims.get(name), size, asked, follows)
         return plates
 
     def _site(self, msg: dict[str, Any], names: set[str]) -> Site:
@@ -320,10 +319,7 @@ class _Reader:
         self, batch_size, run, second, plates, names, first, other
     ) -> None:
         subsampled = {
-            name: (
-                plate.size,
-                run.plates[name]["fn"].subsample_size or len(run.plates[name]["value"]),
-            )
+            name: (plate.size, len(run.plates[name]["value"]))
             for name, plate in plates.items()
             if plate.subsampled
         }
@@ -342,14 +338,15 @@ class _Reader:
             if isinstance(module, AutoContinuous):
                 proto = module.prototype_trace.iter_stochastic_nodes()  # type: ignore[union-attr]
                 local = [
-                    n for n, s in proto if any(f.name in self.outer for f in s["cond_indep_stack"])
+                    n
+                    for n, s in proto
+                    if any(f.name in self.outer for f in s.get("cond_indep_stack", ()))
                 ]
                 if local:
                     raise ValueError(
                         f"{type(module).__name__} packs the latent '{local[0]}' of all rows into "
-                        "one vector and "
-                        "cannot be drawn in batches. Use AutoNormal, an amortized guide, or drop "
-                        "batch_size."
+                        "one vector and cannot be drawn in batches. Use AutoNormal, an amortised "
+                        "guide, or drop batch_size."
                     )
 
     def _check_outside(  # type: ignore[no-untyped-def]

@@ -45,7 +45,6 @@ class Fit:
         stopped: why the run ended early; empty otherwise.
         data: the training data; None after `load_fit`.
         model_kwargs: constants passed by name.
-        batch_size: rows of a batch; None for all.
     """
 
     params: dict[str, Tensor]
@@ -61,7 +60,7 @@ class Fit:
     stopped: str = ""
     data: tuple | None = field(default=None, repr=False)
     model_kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
-    batch_size: int | None = None
+    _batch_size: int | None = field(default=None, init=False, repr=False)
 
     def posterior(self, *data: Any, num_samples: int = 1000, seed: int = 0) -> Posterior:
         """Draw from the guide.
@@ -174,14 +173,14 @@ class Fit:
             "reason": self.reason,
             "stopped": self.stopped,
             "seed": self.seed,
-            "batch_size": self.batch_size,
+            "batch_size": self._batch_size,
         }
         arrays, _ = flatten(self.params, "params")
         arrays |= {f"history/{name}": values for name, values in self.history.items()}
         return archive.save(path, {**arrays, "losses": self.losses}, manifest)
 
     def _read(self, data: tuple) -> Pair:
-        return _read(self.model, self.guide, data, self.model_kwargs, self.batch_size)
+        return _read(self.model, self.guide, data, self.model_kwargs, self._batch_size)
 
     def _data(self, data: tuple) -> tuple:
         if data:
@@ -234,7 +233,7 @@ def load_fit(
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} is a fit of another model or guide: {error}") from error
     history = {n.removeprefix("history/"): a for n, a in arrays.items() if n.startswith("history/")}
-    return Fit(
+    fit = Fit(
         params=params,
         losses=arrays["losses"],
         history=history,
@@ -247,8 +246,9 @@ def load_fit(
         seed=manifest["seed"],
         stopped=manifest["stopped"],
         model_kwargs=dict(model_kwargs or {}),
-        batch_size=manifest["batch_size"],
     )
+    fit._batch_size = manifest["batch_size"]
+    return fit
 
 
 def _read(

@@ -70,9 +70,7 @@ class Optimizer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and numbers that continue the run: by leaf, by group and of the
-        schedule.
-        """
+        """Return tensors and numbers that continue the run."""
         state = self.optimizer.state_dict()
         groups = [{k: v for k, v in g.items() if k != "params"} for g in state["param_groups"]]
         schedule = None
@@ -155,10 +153,11 @@ def _from_pyro(
     def per_tensor(options: Any, name: str) -> dict[str, Any]:
         if not callable(options):
             return dict(options)
-        if len(inspect.signature(options).parameters) == 1:
-            return dict(options(name))
+        made: Any = options
+        if len(inspect.signature(made).parameters) == 1:
+            return dict(made(name))
         head, _, tail = name.partition(".")
-        return dict(options(head, tail or head))
+        return dict(made(head, tail or head))
 
     groups = [{"params": [x], **per_tensor(optim.pt_optim_args, n)} for n, x in leaves.items()]
     first = {k: v for k, v in groups[0].items() if k != "params"}
@@ -169,14 +168,13 @@ def _from_pyro(
     scheduler = None
     if isinstance(optim, PyroLRScheduler):
         scheduler = optim.pt_scheduler_constructor(optimizer, **optim.kwargs)
-    clips = None
-    if optim.pt_clip_args:
 
-        def clips(name: str, leaf: Tensor) -> None:
-            options = per_tensor(optim.pt_clip_args, name)
-            if options.get("clip_norm") is not None:
-                torch.nn.utils.clip_grad_norm_([leaf], options["clip_norm"])
-            if options.get("clip_value") is not None:
-                torch.nn.utils.clip_grad_value_([leaf], options["clip_value"])
+    def clips(name: str, leaf: Tensor) -> None:
+        options = per_tensor(optim.pt_clip_args, name)
+        if options.get("clip_norm") is not None:
+            torch.nn.utils.clip_grad_norm_([leaf], options["clip_norm"])
+        if options.get("clip_value") is not None:
+            torch.nn.utils.clip_grad_value_([leaf], options["clip_value"])
 
-    return Optimizer(optimizer, scheduler, leaves, clip_norm, clips)
+    wanted = clips if optim.pt_clip_args else None
+    return Optimizer(optimizer, scheduler, leaves, clip_norm, wanted)

@@ -18,7 +18,7 @@ from deepgen_ppl.pyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.pyro.infer.fit import Fit
 from deepgen_ppl.pyro.infer.optimizers import as_optimizer
 from deepgen_ppl.pyro.infer.step import MODES, Step
-from deepgen_ppl.pyro.objectives import as_objective
+from deepgen_ppl.pyro.objectives import Native, as_objective
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, snapshot
 from deepgen_ppl.pyro.probes import first_nonfinite
 from deepgen_ppl.pyro.program import Pair, init_params, read_pair
@@ -112,7 +112,7 @@ def svi(
     """
     _check_options(num_steps, patience, validation_data, compile)
     objective = as_objective(loss)
-    start = given(params) if params is not None else {}
+    start = (given(params) or {}) if params is not None else {}
     with private_store(), forked_rng(seed):
         pair = read_pair(
             model,
@@ -149,7 +149,7 @@ def svi(
             "num_rows": pair.num_rows,
             "batch_size": batch_size,
             "seed": seed,
-            "loss": repr(objective) if loss is None or not hasattr(loss, "loss") else type(loss).__name__,
+            "loss": type(loss).__name__ if isinstance(objective, Native) else repr(objective),
             "clip_norm": clip_norm,
             "sites": sorted(pair.model.sites),
         }  # fmt: skip
@@ -188,8 +188,8 @@ def svi(
             stopped=result.stopped,
             data=tuple(data),
             model_kwargs=dict(model_kwargs or {}),
-            batch_size=batch_size,
         )
+        fit._batch_size = batch_size
         if result.failed is not None:
             raise _non_finite(pair, tensors, fit, result)
     return fit
@@ -230,9 +230,7 @@ def _start(pair: Pair, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _check_announced(
     total: Callable[..., Tensor], leaves: Mapping[str, Tensor], pair: Pair, batch_size: int | None
 ) -> None:
-    """Warn of tensors that ask for gradients and that neither a module nor a parameter
-    announces.
-    """
+    """Warn of tensors that require gradients and that no module or parameter announces."""
     known = {id(leaf) for leaf in leaves.values()} | {id(p.leaf) for p in pair.params.values()}
     rows = None if batch_size is None else torch.arange(batch_size)
     with forked_rng(0), preserved(pair.modules), torch.enable_grad():

@@ -1,7 +1,5 @@
 """The evidence lower bound: the mean log weight of draws from the guide."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +62,7 @@ class ELBO:
         """Return the loss; its gradient is the bound's."""
         weights = particles(pair, params, data, rows, self.num_particles)
         bound = torch.mean(weights.total)
-        if weights.score_rows is not None:
+        if pair.scored:
             bound = bound + _score(pair, weights)
         return -bound
 
@@ -88,5 +86,7 @@ def _score(pair: Pair, weights: Weights) -> Tensor:
     shared_cost = (total - leave_one_out(total)).detach()
     row_cost = (row - leave_one_out(row)).detach()
     local, shared = weights.score_rows, weights.score_shared
+    if local is None or shared is None:
+        return torch.zeros_like(total.sum())
     surrogate = shared_cost * shared + torch.sum(row_cost * local, -1)
     return torch.mean(surrogate - surrogate.detach())

@@ -1,7 +1,5 @@
 """Pyro's own ELBO objects as objectives, with minibatches scaled."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +29,7 @@ class Native:
     """
 
     elbo: PyroELBO
-    own: PyroELBO = field(init=False, repr=False, compare=False)
+    own: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Pyro keeps the plate depth it guessed in the object: the user's stays as it was.
