@@ -281,3 +281,27 @@ def with_constant_guide(x: Array, sd: float = 1.0) -> None:
 def auto_full(model: Callable[..., None]) -> AutoMultivariateNormal:
     """The autoguide with a full covariance of all latents."""
     return AutoMultivariateNormal(model)
+
+
+def positive(y: Array) -> None:
+    """Positive data of unknown location: mean ~ N(0, 1), y_i ~ LogNormal(mean, 1)."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.LogNormal(mean, 1.0), obs=y)
+
+
+def decoder(x: Array) -> None:
+    """One latent per datum and learned weights: x_i ~ N(weight z_i + bias, 1)."""
+    weight = numpyro.param("weight", jnp.array(1.0))
+    bias = numpyro.param("bias", jnp.array(0.0))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(weight * z + bias, 1.0), obs=x)
+
+
+def two_coins(y: Array) -> None:
+    """A shared shift and a coin per datum: b_i ~ Bernoulli(1/2), y_i ~ N(shift + 9 b_i - 4, 1)."""
+    shift = numpyro.sample("shift", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(y)):
+        b = numpyro.sample("b", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(shift + 9.0 * b - 4.0, 1.0), obs=y)

@@ -281,3 +281,27 @@ def with_constant_guide(x: Tensor, sd: float = 1.0) -> None:
 def auto_full(model: Callable[..., None]) -> AutoMultivariateNormal:
     """The autoguide with a full covariance of all latents."""
     return AutoMultivariateNormal(model)
+
+
+def positive(y: Tensor) -> None:
+    """Positive data of unknown location: mean ~ N(0, 1), y_i ~ LogNormal(mean, 1)."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.LogNormal(mean, 1.0), obs=y)
+
+
+def decoder(x: Tensor) -> None:
+    """One latent per datum and learned weights: x_i ~ N(weight z_i + bias, 1)."""
+    weight = pyro.param("weight", torch.tensor(1.0))
+    bias = pyro.param("bias", torch.tensor(0.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(weight * z + bias, 1.0), obs=x)
+
+
+def two_coins(y: Tensor) -> None:
+    """A shared shift and a coin per datum: b_i ~ Bernoulli(1/2), y_i ~ N(shift + 9 b_i - 4, 1)."""
+    shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y)):
+        b = pyro.sample("b", dist.Bernoulli(0.5))
+        pyro.sample("y", dist.Normal(shift + 9.0 * b - 4.0, 1.0), obs=y)
