@@ -43,6 +43,9 @@ def log_prob(msg: Message) -> Tensor:
 class record(Messenger):
     """Keep the sample, plate and parameter messages of one run, as they stand when it ends.
 
+    Args:
+        with_params: Whether to look at parameters and their modules, as a reader does.
+
     Attributes:
         sites: Sample messages by site name, `factor` and `deterministic` statements included.
         plates: The index message of each plate.
@@ -52,14 +55,22 @@ class record(Messenger):
         modules: Modules announced by `pyro.module`, by name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, with_params: bool = False) -> None:
         super().__init__()
+        self.with_params = with_params
         self.sites: dict[str, Message] = {}
         self.plates: dict[str, Message] = {}
         self.params: dict[str, Message] = {}
         self.leaves: dict[str, Tensor] = {}
         self.constraints: dict[str, Any] = {}
         self.modules: dict[str, nn.Module] = {}
+        self.buffers: list[tuple[Tensor, Tensor]] = []
+
+    def restore_buffers(self) -> None:
+        """Put the buffers of announced modules back as they were before the run."""
+        with torch.no_grad():
+            for buffer, value in self.buffers:
+                buffer.copy_(value)
 
     def _pyro_sample(self, msg: Message) -> None:
         if is_plate(msg):
@@ -79,10 +90,12 @@ class record(Messenger):
             self.sites[msg["name"]] = msg
 
     def _pyro_param(self, msg: Message) -> None:
-        if "$$$" in msg["name"]:
+        if self.with_params and "$$$" in msg["name"]:
             self._find_module(msg["name"].split("$$$")[0])
 
     def _pyro_post_param(self, msg: Message) -> None:
+        if not self.with_params:
+            return
         name = msg["name"]
         self.params.setdefault(name, msg)
         value = msg["value"]
@@ -101,7 +114,9 @@ class record(Messenger):
         frame = sys._getframe(1)
         while frame is not None:
             if frame.f_code is pyro.module.__code__:
-                self.modules[name] = frame.f_locals["nn_module"]
+                module = self.modules[name] = frame.f_locals["nn_module"]
+                # The statement comes before the module runs: its buffers are as they were.
+                self.buffers += [(b, b.detach().clone()) for b in module.buffers()]
                 return
             frame = frame.f_back
 

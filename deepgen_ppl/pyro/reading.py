@@ -172,6 +172,8 @@ class _Reader:
     def read(self, batch_size: int | None) -> Program:
         """Run at the first row count, compare with another, and put the program together."""
         self._set_up_autoguides()
+        if batch_size is not None and batch_size != self.total:
+            self._check_packed()
         first = batch_size if batch_size is not None else self.total
         run = self._run_part(first, batch_size)
         other = self._other(first)
@@ -218,11 +220,14 @@ class _Reader:
                     )
 
     def _run(self, data: Sequence[Any], *around: Any) -> handlers.record:
-        recorder = handlers.record()
+        recorder = handlers.record(with_params=True)
         defaults = handlers.answer(self.params, only_bare=True)
         around = (recorder, *around, defaults, handlers.feasible())
-        with forked_rng(self.seed), preserved(self.modules), handlers.validation(False):
-            handlers.run(self.fn, (*self.args, *data), dict(self.kwargs), *around)
+        try:
+            with forked_rng(self.seed), preserved(self.modules), handlers.validation(False):
+                handlers.run(self.fn, (*self.args, *data), dict(self.kwargs), *around)
+        finally:
+            recorder.restore_buffers()
         return recorder
 
     def _run_part(
@@ -315,6 +320,23 @@ class _Reader:
             if not site.is_discrete and not value.is_floating_point():
                 checks.refuse_integers(name, str(value.dtype).removeprefix("torch."))
 
+    def _check_packed(self) -> None:
+        """Refuse autoguides that pack the latents of all rows into one vector."""
+        for module in self.inner:
+            if isinstance(module, AutoContinuous):
+                proto = module.prototype_trace.iter_stochastic_nodes()  # type: ignore[union-attr]
+                local = [
+                    n
+                    for n, s in proto
+                    if any(f.name in self.outer for f in s.get("cond_indep_stack", ()))
+                ]
+                if local:
+                    raise ValueError(
+                        f"{type(module).__name__} packs the latent '{local[0]}' of all rows into "
+                        "one vector and cannot be drawn in batches. Use AutoNormal, an amortised "
+                        "guide, or drop batch_size."
+                    )
+
     def _check_batch(  # type: ignore[no-untyped-def]
         self, batch_size, run, second, plates, names, first, other
     ) -> None:
@@ -334,20 +356,6 @@ class _Reader:
                 )
         if self.role == "model":
             self._check_outside(run, second, names, first, other)
-        for module in self.inner:
-            if isinstance(module, AutoContinuous):
-                proto = module.prototype_trace.iter_stochastic_nodes()  # type: ignore[union-attr]
-                local = [
-                    n
-                    for n, s in proto
-                    if any(f.name in self.outer for f in s.get("cond_indep_stack", ()))
-                ]
-                if local:
-                    raise ValueError(
-                        f"{type(module).__name__} packs the latent '{local[0]}' of all rows into "
-                        "one vector and cannot be drawn in batches. Use AutoNormal, an amortised "
-                        "guide, or drop batch_size."
-                    )
 
     def _check_outside(  # type: ignore[no-untyped-def]
         self, run, second, names, first, other
