@@ -314,7 +314,9 @@ class _Sheet:
         return page.card("Model", page.table(head, rows, numeric=[4]), kind="half") if rows else ""
 
     def _next(self) -> str:
-        steps = [page.text(check.advice) for check in self.failed]
+        steps = ["Mend what stands under “Look at this first”, and run it again."] * bool(
+            self.failed
+        )
         available = set() if self.posterior is None else set(self.posterior.evaluators)
         if not self.failed and "log_likelihood" in available:
             steps.append("Compare it with another model: <code>arviz_stats.compare</code>.")

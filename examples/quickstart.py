@@ -124,7 +124,7 @@ def run(language, folder, quick):
     dg, init_to_median, mixture, vae, guide = programs()
     num_samples, num_steps = (200, 500) if quick else (1000, 4000)
     if language == "Pyro":  # its NUTS is some ten times slower
-        num_samples //= 2
+        num_samples //= 4
     file = f"{language.lower()}.nc"
 
     print(f"\n=== {language}: a mixture of {len(PETALS)} iris petals, by NUTS ===")
@@ -135,7 +135,7 @@ def run(language, folder, quick):
         num_samples=num_samples,
         init_strategy=init_to_median,  # from uniform starts some chains end in a lesser mode
     )
-    print(petals.summary(), petals.diagnose(), sep="\n\n")
+    print(petals.summary().to_string(), petals.diagnose(), sep="\n\n")
     petals.save(folder / f"petals-{file}")
 
     print(f"\n=== {language}: a VAE of {len(DIGITS)} digits, by SVI ===")
@@ -196,24 +196,26 @@ def petal_picture(posterior):
 
 def digit_picture(dg, fit, vae, codes):
     """Real digits, their reconstructions and new ones; and the codes of all digits."""
-    chosen = DIGITS[:12]
+    chosen = DIGITS[:8]
     again = fit.predict(chosen, num_samples=50)["posterior_predictive"]["pixels"]
-    new = dg.predict(vae, chosen, params=fit, num_samples=1)["prior_predictive"]["pixels"]
-    strips = {"real": chosen, "again": again.mean(("chain", "draw")), "new": new[0, 0]}
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained", facecolor="none")
-    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    images = [np.asarray(strip).reshape(12, 8, 8) for strip in strips.values()]
-    tiles = [np.concatenate(image, axis=1) for image in images]
-    wall = np.concatenate([np.pad(tile, ((1, 1), (0, 0))) for tile in tiles])
-    left.imshow(wall, cmap="magma", aspect="equal")
+    new = dg.predict(vae, chosen, params=fit, num_samples=50)["prior_predictive"]["pixels"]
+    strips = {"real": chosen, "rebuilt": again.mean(("chain", "draw")), "new": new[0, 0]}
+    images = [np.asarray(strip).reshape(8, 8, 8) for strip in strips.values()]
+    tiles = [np.concatenate(np.pad(image, ((0, 0), (1, 1), (1, 1))), axis=1) for image in images]
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained", facecolor="none")
+    left, right = figure.subplots(1, 2, width_ratios=(1.9, 1))
+    left.imshow(np.concatenate(tiles), cmap="magma")
     left.set_yticks([5, 15, 25], list(strips), color=figures.INK)
     left.set_xticks([])
+    left.tick_params(length=0)
     mean = codes.draws["z"].mean((0, 1))
     centred = mean - mean.mean(0)
     plane = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
     figures.style(right)
-    dots = right.scatter(*plane.T, c=CLASSES, cmap="tab10", s=5, alpha=0.7)
-    figure.colorbar(dots, ax=right, ticks=range(10), drawedges=False)
+    right.scatter(*plane.T, c=CLASSES, cmap="tab10", s=5, alpha=0.6, linewidths=0)
+    for digit in range(10):
+        place = np.median(plane[digit == CLASSES], axis=0)
+        right.annotate(str(digit), place, color=figures.INK, fontsize=15, fontweight="bold")
     right.set_xlabel("codes, first two principal axes")
     return figure
 
