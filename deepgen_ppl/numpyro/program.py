@@ -73,6 +73,7 @@ def run(
     rows: Int[Array, " B"] | None = None,
     scaled: bool = False,
     redraw: Collection[str] | None = (),
+    stand_in: bool = False,
 ) -> dict[str, Any]:
     """Run a program and return its trace; nothing outside this room sees one.
 
@@ -84,6 +85,7 @@ def run(
         rows: batch rows, None for all.
         scaled: whether sites in data plates carry the scale N / B.
         redraw: observed sites to draw again, None for all of them.
+        stand_in: give sites of improper prior some value, where the program is only looked at.
     """
     call, size = inputs, inputs.num_rows
     if rows is not None:
@@ -103,7 +105,8 @@ def run(
         )
     shared, local = key if isinstance(key, tuple) else random.split(key)
     with stop_scores(), trace() as seen:
-        split_seed(fn, shared=shared, local=local, data_plates=program.data_plates)()
+        keys: dict[str, Any] = {"shared": shared, "local": local, "stand_in": stand_in}
+        split_seed(fn, data_plates=program.data_plates, **keys)()
     return seen
 
 
@@ -276,6 +279,7 @@ def simulate(
     key: Array,
     latents: Mapping[str, Array] | None = None,
     redraw: Collection[str] | None = None,
+    stand_in: bool = False,
 ) -> dict[str, Array]:
     """Run a model forwards and return the value of every sample and deterministic site.
 
@@ -286,9 +290,11 @@ def simulate(
         key: seeds the draws.
         latents: value of latent sites; what is missing is drawn from the prior.
         redraw: observed sites to draw again: None for all, () for none. Factors stay.
+        stand_in: give sites of improper prior some value, where only the data are looked at.
     """
     inputs = data if isinstance(data, Inputs) else program.inputs(data)
-    seen = run(program, inputs, {**params, **(latents or {})}, key, redraw=redraw)
+    values = {**params, **(latents or {})}
+    seen = run(program, inputs, values, key, redraw=redraw, stand_in=stand_in)
     kinds = ("sample", "deterministic")
     return {
         name: msg["value"]

@@ -100,7 +100,8 @@ def fields(
     if program.observed:
 
         def values(params: Any, inputs: Inputs) -> dict[str, Any]:
-            found = program_.simulate(program, params, inputs, random.key(0), redraw=())
+            key, options = random.key(0), {"redraw": (), "stand_in": True}
+            found = program_.simulate(program, params, inputs, key, **options)
             return {name: found[name] for name in program.observed}
 
         run = compiled(program.fn, "observed", values, dict(params), inputs)
