@@ -17,6 +17,7 @@ from deepgen_ppl.numpyro.infer.predict import predict
 from deepgen_ppl.numpyro.infer.svi import svi
 from deepgen_ppl.numpyro.infer.train import NonFiniteError, Progress
 from deepgen_ppl.numpyro.objectives import ELBO, IWAE, Renyi
+from deepgen_ppl.report import report
 
 __all__ = [
     "ELBO",
@@ -33,6 +34,7 @@ __all__ = [
     "load_fit",
     "mcmc",
     "predict",
+    "report",
     "svi",
     "use_compilation_cache",
 ]

@@ -17,6 +17,7 @@ from deepgen_ppl.pyro.infer.predict import predict
 from deepgen_ppl.pyro.infer.svi import svi
 from deepgen_ppl.pyro.infer.train import NonFiniteError, Progress
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
+from deepgen_ppl.report import report
 
 __all__ = [
     "ELBO",
@@ -33,6 +34,7 @@ __all__ = [
     "load_fit",
     "mcmc",
     "predict",
+    "report",
     "svi",
     "use_compilation_cache",
 ]
