@@ -95,8 +95,11 @@ def test_new_rows_draw_their_local_latents_from_the_model(dg, zoo, schools):
 
 
 def test_guide_draws_the_latents(dg, zoo):
-    tree = dg.predict(zoo.normal_mean, np.zeros(3, "float32"), guide=zoo.normal_mean_guide)
-    assert close(tree.posterior["mean"].values, 5.0, 0.1)
+    y, loc = np.zeros(3, "float32"), np.float32(4.0)
+    tree = dg.predict(zoo.normal_mean, y, guide=zoo.normal_mean_guide, params={"loc": loc})
+    assert close(tree.posterior["mean"].values, 4.0, 0.1)
+    with pytest.raises(ValueError, match="loc"):
+        dg.predict(zoo.normal_mean, y, guide=zoo.normal_mean_guide)
 
 
 def test_factors_need_a_posterior(dg, zoo):

@@ -1,6 +1,7 @@
 """The evaluators of a posterior: predictive draws, log likelihood and log prior of its draws."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ Draws = Mapping[str, Any]
 
 _CHUNK_NUMBERS = 2**22
 _CHUNK_DRAWS = 512
+_SMALL = 2**20
 
 
 def over_draws(
@@ -23,6 +25,7 @@ def over_draws(
     draws: Draws,
     seed: int | None = None,
     copies: int = 1,
+    pure: bool = False,
 ) -> dict[str, np.ndarray]:
     """Map a function of one draw over all draws, vectorised where the program allows it, in chunks.
 
@@ -31,6 +34,7 @@ def over_draws(
         draws: Arrays of shape `(S, ...)`.
         seed: Seed of what `fn` draws itself.
         copies: How many arrays of the size of its result it holds at a time.
+        pure: Whether `fn` draws nothing, so that its flat graph may stand in for it.
 
     Returns:
         Arrays of shape `(S, ...)` on the host.
@@ -39,10 +43,14 @@ def over_draws(
     size = len(next(iter(tensors.values())))
     mapped = torch.func.vmap(fn, randomness="different")
     parts: list[dict[str, Tensor]] = []
-    with forked_rng(seed), torch.no_grad(), handlers.validation(False), private_store():
-        first = {name: value[0] for name, value in tensors.items()}
-        numbers = sum(value.numel() for value in fn(first).values())
-        chunk = max(1, min(size, _CHUNK_DRAWS, _CHUNK_NUMBERS // max(copies * numbers, 1)))
+    first = {name: value[0] for name, value in tensors.items()}
+    with ExitStack() as stack:
+        for context in (forked_rng(seed), torch.no_grad(), handlers.validation(False)):
+            stack.enter_context(context)
+        stack.enter_context(private_store())
+        numbers = copies * sum(value.numel() for value in fn(first).values())
+        chunk = max(1, min(size, _CHUNK_DRAWS, _CHUNK_NUMBERS // max(numbers, 1)))
+        stack.enter_context(few_threads(chunk * numbers))
         for start in range(0, size, chunk):
             part = {name: value[start : start + chunk] for name, value in tensors.items()}
             if mapped is not None:
@@ -50,9 +58,41 @@ def over_draws(
                     parts.append({name: value.cpu() for name, value in mapped(part).items()})
                     continue
                 except Exception:  # control flow, `.item()`, some samplers: one by one
-                    mapped = None
+                    mapped = _traced(fn, first, part) if pure else None
+                    if mapped is not None:
+                        parts.append({n: value.cpu() for n, value in mapped(part).items()})
+                        continue
             parts.append(_one_by_one(fn, part))
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+
+def _traced(
+    fn: Callable[..., Mapping[str, Tensor]], first: dict[str, Tensor], part: dict[str, Tensor]
+) -> Callable[..., Any] | None:
+    """Return a function's flat graph under vmap, where it can be traced and agrees with it."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    other = {name: value[-1] for name, value in part.items()}
+    try:
+        graph = make_fx(fn)({name: value.clone() for name, value in first.items()})
+        wanted, mapped = fn(other), torch.func.vmap(graph)
+        found = mapped({name: value.unsqueeze(0) for name, value in other.items()})
+        agree = all(torch.allclose(found[n][0], wanted[n], rtol=1e-3, atol=1e-3) for n in wanted)
+    except Exception:  # what cannot be traced either runs one by one
+        return None
+    return mapped if agree else None
+
+
+@contextmanager
+def few_threads(numbers: int) -> Iterator[None]:
+    """Keep torch to one thread inside where arrays are small: waking others costs more there."""
+    threads = torch.get_num_threads()
+    try:
+        if numbers < _SMALL:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _one_by_one(

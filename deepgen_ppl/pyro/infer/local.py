@@ -56,7 +56,7 @@ def log_evidence(
     label = next(iter(program.observed)) if len(program.observed) == 1 else plate
     with preserved(program.modules):
         if not local:
-            return over_draws(lambda one: {label: potential.rows(one)}, z, seed)
+            return over_draws(lambda one: {label: potential.rows(one)}, z, seed, pure=True)
         proposal = _StudentT(
             z, {name: site.plates.index(site.row_plate) for name, site in local.items()}
         )

@@ -109,7 +109,8 @@ def mcmc(
     _check_program(program)
     values = resolve(program.params, learned)
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(num_chains, np.uint32)]
-    with private_store(), preserved(program.modules):
+    numbers = sum(value.numel() for value in data if isinstance(value, Tensor))
+    with private_store(), preserved(program.modules), evaluate.few_threads(numbers):
         energy, constrain, init = program_.potential(program, values, data)
 
         def describe(z: dict[str, Tensor]) -> str:

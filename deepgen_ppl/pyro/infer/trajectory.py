@@ -66,7 +66,7 @@ class Transition(NamedTuple):
 
 
 class Trajectory:
-    r"""A trajectory that doubles itself until it turns back: multinomial NUTS, as in Pyro.
+    r"""A trajectory that doubles itself until it turns back: multinomial NUTS as in Pyro.
 
     Args:
         leapfrog: The traced step.
@@ -100,7 +100,7 @@ class Trajectory:
         self.start = 0.0
 
     def run(self, point: Point, potential: Tensor, energy: float, max_depth: int) -> Transition:
-        """Double the trajectory from a point until it turns back; draw from it, late parts first."""
+        """Double it from a point until it turns back; draw from it, late parts preferred."""
         self.start = energy
         left = right = point
         proposal, accepted, diverging = (
