@@ -162,5 +162,6 @@ def check(names: Sequence[str], data: Sequence, batch_size: int | None = None) -
 
 def as_key(seed: int | Array) -> Array:
     """Return a JAX random key from an int, or the key itself."""
-    is_key = isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)
-    return seed if is_key else random.key(seed)
+    if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        return seed
+    return random.key(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -192,3 +193,13 @@ class reader(Messenger):
             value = msg["value"]
             if value is not None:
                 self.mutable[msg["name"]] = jax.tree.map(lambda leaf: leaf, value)
+
+
+class observe_draws(Messenger):
+    """Let observed sites observe a draw of their own: to set a program up without its data."""
+
+    def process_message(self, msg: Message) -> None:
+        """Replace the observed value."""
+        if msg["type"] == "sample" and msg["is_observed"] and not is_factor(msg["fn"]):
+            key = random.key(zlib.crc32(msg["name"].encode()))  # the same in every run
+            msg["value"] = msg["fn"].sample(key)

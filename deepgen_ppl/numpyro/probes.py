@@ -69,7 +69,7 @@ def first_nonfinite(
     size = inputs.num_rows if rows is None else len(rows)
     plates = set(pair.data_plates)
 
-    def densities(free: Mapping[str, Any], key: Array) -> dict[str, tuple[Array, Array]]:
+    def densities(free: Mapping[str, Any], key: Array) -> dict[str, Array]:
         values = {**params, **free}
         model_key, guide_key = split_keys(key)
         found, latents = {}, {}

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, random
+from jax.core import Tracer
 from numpyro.distributions import biject_to, constraints
 from numpyro.handlers import substitute, trace
 from numpyro.ops.provenance import eval_provenance
@@ -15,12 +16,13 @@ from numpyro.ops.provenance import eval_provenance
 from deepgen_ppl import checks
 from deepgen_ppl.numpyro import data as data_
 from deepgen_ppl.numpyro.data import Inputs, argument_names, as_inputs, as_key, unwrap
-from deepgen_ppl.numpyro.handlers import minibatch, split_seed
+from deepgen_ppl.numpyro.handlers import minibatch, observe_draws, split_seed
 from deepgen_ppl.numpyro.structure import (
     Pair,
     Plate,
     Program,
     Reading,
+    Site,
     autoguides,
     execute,
     learned,
@@ -195,8 +197,21 @@ def _set_up_autoguides(
     found = autoguides(fn)
     if any(guide.prototype_trace is None for guide in found):
         key = random.fold_in(as_key(seed), 1)
-        with trace(), split_seed(shared=key, local=key, stand_in=True):
-            execute(fn, inputs, "guide")
+        abstract = any(
+            isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(inputs.data)
+        )
+        models = {guide: guide.model for guide in found}
+        if abstract:  # a fit from a file: shapes without values
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), inputs.data)
+            inputs = inputs._replace(data=zeros)
+            for guide, model in models.items():
+                guide.model = observe_draws(model)
+        try:
+            with trace(), split_seed(shared=key, local=key, stand_in=True):
+                execute(fn, inputs, "guide")
+        finally:
+            for guide, model in models.items():
+                guide.model = model
     for guide in found:
         for name, frame in guide._prototype_frames.items():
             if name in data_plates and frame.size != num_rows:
@@ -307,7 +322,7 @@ def _outside(
 def _transforms(fn: Callable, inputs: Inputs, role: str, full: Reading) -> dict[str, Any]:
     found = {n: c for n, c in full.constraints.items() if n in full.params}
     leaves = jax.tree.leaves(list(found.values()))
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
         concrete = read_once(fn, inputs, role, abstract=False)
         found = {name: concrete.constraints[name] for name in found}
     return {name: biject_to(c) for name, c in found.items() if c is not constraints.real}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, random
+from jax.core import Tracer
 from numpyro.distributions import constraints
 from numpyro.handlers import trace
 from numpyro.infer.autoguide import AutoGuide
@@ -244,7 +245,7 @@ def _site(msg: dict, fixed: frozenset[str]) -> Site:
     role = "factor" if is_factor(fn) else "observed" if given else "latent"
     support = fn.support
     leaves = jax.tree.leaves(support)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    traced = any(isinstance(leaf, Tracer) for leaf in leaves)
     batch, event = tuple(fn.batch_shape), tuple(fn.event_shape)
     return Site(
         name,

@@ -107,8 +107,11 @@ class Checkpoint:
 
 
 def _to_host(leaf: Any) -> np.ndarray:
-    leaf = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-    if isinstance(leaf, jax.ShapeDtypeStruct):
+    abstract = isinstance(leaf, jax.ShapeDtypeStruct)
+    if _is_key(leaf):
+        key_data = jax.random.key_data
+        leaf = jax.eval_shape(key_data, leaf) if abstract else key_data(leaf)
+    if abstract:
         return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
     if jnp.result_type(leaf) == jnp.bfloat16:
         leaf = jnp.asarray(leaf, jnp.float32)  # exact, and a dtype that files know

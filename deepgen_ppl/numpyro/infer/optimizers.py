@@ -61,7 +61,8 @@ def as_optimizer(optim: Any, clip_norm: float | None = None) -> Optimizer:
         return inner
 
     def update(grads: Params, state: Any, params: Params, loss: Array) -> tuple[Params, Any]:
-        shrink = jnp.minimum(1.0, clip_norm / (optax.global_norm(grads) + 1e-12))
+        norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(grads)))
+        shrink = jnp.minimum(1.0, clip_norm / (norm + 1e-12))
         return inner.update(jax.tree.map(lambda g: g * shrink, grads), state, params, loss)
 
     return Optimizer(inner.init, update)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from numpyro.infer import ELBO as NumPyroELBO
 from numpyro.infer import RenyiELBO, TraceEnum_ELBO
@@ -62,10 +63,10 @@ class Native:
         names = {name for program in pair.programs for name in program.state}
         values = dict(params)
         if not names:
-            return self.elbo.loss(key, values, model, guide), Aux({})
+            return jnp.asarray(self.elbo.loss(key, values, model, guide)), Aux({})
         found = self.elbo.loss_with_mutable_state(key, values, model, guide)
         state = found["mutable_state"] or {name: params[name] for name in names}
-        return found["loss"], Aux(dict(state))
+        return jnp.asarray(found["loss"]), Aux(dict(state))
 
 
 def as_objective(loss: Any) -> Any:

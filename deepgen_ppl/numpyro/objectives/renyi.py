@@ -97,11 +97,11 @@ class Renyi:
             bound = bound + surrogate - lax.stop_gradient(surrogate)
         return -bound, Aux(jax.tree.map(lambda leaf: leaf[0], weights.state))
 
-    def _mean(self, log_weights: Float[Array, K * B]) -> Float[Array, "*B"]:
+    def _mean(self, log_weights: Float[Array, "K ..."]) -> Float[Array, ...]:
         power = 1.0 - self.alpha
         return (logsumexp(power * log_weights, axis=0) - jnp.log(self.num_particles)) / power
 
-    def _gain(self, log_weights: Float[Array, K * B]) -> Float[Array, K * B]:
+    def _gain(self, log_weights: Float[Array, "K ..."]) -> Float[Array, "K ..."]:
         # The bound less what it would be with particle k at the mean of the others (VIMCO,
         # Mnih and Rezende 2016): it does not depend on draw k, so the gradient stays unbiased.
         bound = self._mean(log_weights)
