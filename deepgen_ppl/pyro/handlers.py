@@ -169,19 +169,65 @@ class replay(Messenger):
             msg["done"] = True
 
 
+def is_improper(fn: Any) -> bool:
+    """Whether a distribution is flat and cannot be sampled, masked or expanded too."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return type(fn).__name__ == "ImproperUniform"
+
+
 class feasible(Messenger):
-    """Draw sites of improper priors from a standard normal on their unconstrained space."""
+    """Give sites of improper prior a value where a program is only looked at.
+
+    The value is a standard normal draw on the unconstrained space.
+    """
 
     def _pyro_sample(self, msg: Message) -> None:
-        fn, base = msg["fn"], msg["fn"]
-        while hasattr(base, "base_dist"):
-            base = base.base_dist
-        if type(base).__name__ == "ImproperUniform" and msg["value"] is None:
+        if msg["value"] is None and is_improper(msg["fn"]):
+            fn = msg["fn"]
             transform = torch.distributions.transform_to(fn.support)
-            shape = fn.shape() if hasattr(fn, "shape") else fn.batch_shape + fn.event_shape
-            noise = torch.randn(transform.inverse_shape(shape))
-            msg["value"] = transform(noise)
+            shape = transform.inverse_shape(fn.batch_shape + fn.event_shape)
+            msg["value"] = transform(torch.randn(shape))
             msg["done"] = True
+
+
+class proper(Messenger):
+    """Refuse to draw a site of improper prior, saying so."""
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if msg["value"] is None and is_improper(msg["fn"]):
+            raise ValueError(
+                f"site '{msg['name']}' has an improper prior, from which nothing can be drawn. "
+                "Pass its values (a posterior or a guide), or give it a proper prior."
+            )
+
+
+class constrain(Messenger):
+    """Map unconstrained values of latent sites into their supports as the program reaches them.
+
+    Args:
+        z: Unconstrained value of each site.
+
+    Attributes:
+        values: The sites' values.
+        log_dets: log |det J| of each map, of the site's batch shape.
+    """
+
+    def __init__(self, z: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.z = z
+        self.values: dict[str, Tensor] = {}
+        self.log_dets: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: Message) -> None:
+        name = msg["name"]
+        if msg["is_observed"] or name not in self.z:
+            return
+        transform = torch.distributions.biject_to(msg["fn"].support)
+        value = transform(self.z[name])
+        self.values[name] = msg["value"] = value
+        self.log_dets[name] = transform.log_abs_det_jacobian(self.z[name], value)
+        msg["done"] = True
 
 
 class minibatch(Messenger):

@@ -350,6 +350,7 @@ def simulate(
     data: Sequence[Any],
     latents: Mapping[str, Tensor] | None = None,
     redraw: Collection[str] | None = None,
+    stand_in: bool = False,
 ) -> dict[str, Tensor]:
     """Run a model forwards and return the value of every sample and deterministic site.
 
@@ -359,8 +360,13 @@ def simulate(
         data: The data it is called with.
         latents: Values of latent sites; what is missing is drawn from the prior.
         redraw: Observed sites to draw again: None for all, () for none. Factors stay.
+        stand_in: Give sites of improper prior some value, where only the data are looked at.
+
+    Raises:
+        ValueError: A site to be drawn has an improper prior.
     """
-    around = (handlers.feasible(), handlers.unobserve(redraw), handlers.replay(latents or {}))
+    improper = handlers.feasible() if stand_in else handlers.proper()
+    around = (improper, handlers.unobserve(redraw), handlers.replay(latents or {}))
     with installed(program.params.values(), params) as answers:
         run = call(program, data, answers, *around)
     return {name: msg["value"] for name, msg in run.sites.items() if name not in program.factors}

@@ -12,7 +12,7 @@ from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.ops.contract import contract_to_tensor
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.compilation import without_host_values
@@ -28,11 +28,12 @@ class Potential:
         self.continuous = {n: s for n, s in program.latents.items() if not s.is_discrete}
         self.discrete = {n: s for n, s in program.latents.items() if s.is_discrete}
         self.transforms = self._transforms()
+        self.moving = self._moving()
         self.evaluator = self._evaluator() if self.discrete else None
 
     def energy(self, z: dict[str, Tensor]) -> Tensor:
         """Return the potential energy of one unconstrained point, a scalar."""
-        values, jacobian = self._values(z)
+        values, log_dets = self._values(z)
         with private_store(), handlers.validation(False):
             if self.evaluator is None:
                 run = self._run(values)
@@ -40,7 +41,7 @@ class Potential:
             else:
                 with without_host_values():
                     log_joint = self.evaluator.log_prob(self._enumerated(values))
-        return -(log_joint + jacobian)
+        return -(log_joint + sum(log_det.sum() for log_det in log_dets.values()))
 
     def rows(self, z: dict[str, Tensor]) -> Tensor:
         r"""Return the log density of each row of the data plates at an unconstrained point.
@@ -51,7 +52,7 @@ class Potential:
         """
         from deepgen_ppl.pyro.program import terms
 
-        values, _ = self._values(z)
+        values, log_dets = self._values(z)
         program = self.program
         with private_store(), handlers.validation(False):
             if self.evaluator is None:
@@ -61,8 +62,8 @@ class Potential:
                     total = self._enumerated_rows(values)
         for name, site in self.continuous.items():
             if site.row_plate is not None:
-                log_det = self.transforms[name].log_abs_det_jacobian(z[name], values[name])
                 axis = site.plates.index(site.row_plate)
+                log_det = log_dets[name]
                 total = total + log_det.movedim(axis, 0).reshape(len(total), -1).sum(1)
         return total
 
@@ -97,22 +98,41 @@ class Potential:
         """Return one unconstrained starting point."""
         with forked_rng(seed), private_store(), torch.no_grad(), handlers.validation(False):
             run = self._run({}, InitMessenger(_continuous_only(strategy or init_to_uniform)))
+        found = {name: run.sites[name] for name in self.continuous}
         return {
-            name: transform.inv(run.sites[name]["value"]).detach().clone()
-            for name, transform in self.transforms.items()
+            name: biject_to(msg["fn"].support).inv(msg["value"]).detach().clone()
+            for name, msg in found.items()
         }
 
     def _transforms(self) -> dict[str, Any]:
         """Return the bijection of each continuous site."""
         return {name: biject_to(site.support) for name, site in self.continuous.items()}
 
-    def _values(self, z: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        values: dict[str, Tensor] = {}
-        jacobian: Tensor = torch.zeros(())
-        for name, transform in self.transforms.items():
-            values[name] = transform(z[name])
-            jacobian = jacobian + transform.log_abs_det_jacobian(z[name], values[name]).sum()
-        return values, jacobian
+    def _moving(self) -> bool:
+        """Tell whether a support's bounds depend on other sites, so that each point has its own."""
+        bounded = [n for n, site in self.continuous.items() if _bounds(site.support)]
+        if not bounded:
+            return False
+        seen = []
+        for seed in (0, 1):
+            with forked_rng(seed), private_store(), torch.no_grad(), handlers.validation(False):
+                run = self._run({}, handlers.feasible())
+            seen.append([bound for n in bounded for bound in _bounds(run.sites[n]["fn"].support)])
+        return any(not torch.equal(one, other) for one, other in zip(*seen, strict=True))
+
+    def _values(self, z: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the sites' values at an unconstrained point, and log |det J| of each."""
+        if self.moving:
+            reached = handlers.constrain(z)
+            with private_store(), handlers.validation(False):
+                self._run({}, reached)
+            return reached.values, reached.log_dets
+        values = {name: transform(z[name]) for name, transform in self.transforms.items()}
+        log_dets = {
+            name: transform.log_abs_det_jacobian(z[name], values[name])
+            for name, transform in self.transforms.items()
+        }
+        return values, log_dets
 
     def _run(self, values: Mapping[str, Tensor], *more: Any) -> handlers.record:
         from deepgen_ppl.pyro.program import call
@@ -151,9 +171,25 @@ def _continuous_only(strategy: Callable[..., Any]) -> Callable[..., Any]:
     """Let a starting strategy see continuous sites only; discrete ones are drawn."""
 
     def start(msg: Any) -> Tensor:
-        return msg["fn"].sample() if msg["fn"].support.is_discrete else strategy(msg)
+        fn = msg["fn"]
+        if fn.support.is_discrete:
+            return fn.sample()
+        try:
+            return strategy(msg)
+        except NotImplementedError:  # strategies draw from the prior, an improper one has no draws
+            transform = biject_to(fn.support)
+            shape = transform.inverse_shape(fn.batch_shape + fn.event_shape)
+            return transform(torch.empty(shape).uniform_(-2.0, 2.0))
 
     return start
+
+
+def _bounds(support: Any) -> list[Tensor]:
+    """Return the bounds of a support that are tensors, which another site may have made."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    bounds = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    return [bound for bound in bounds if isinstance(bound, Tensor)]
 
 
 def _log_joint(run: handlers.record) -> Tensor:

@@ -118,7 +118,7 @@ def fields(
         Keyword arguments of `Posterior`.
     """
     with forked_rng(seed), private_store(), torch.no_grad(), handlers.validation(False):
-        seen = program_.simulate(program, params, data, redraw=())
+        seen = program_.simulate(program, params, data, redraw=(), stand_in=True)
     observed = {name: seen[name] for name in program.observed}
     names = data_.argument_names(program.fn, len(program.args), len(data))
     named = zip(names, data, strict=True)
