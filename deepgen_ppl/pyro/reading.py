@@ -173,7 +173,7 @@ class _Reader:
         """Run at the first row count, compare with another, and put the program together."""
         self._set_up_autoguides()
         if batch_size is not None and batch_size != self.total:
-            self._check_packed()
+            self._check_packed(batch_size)
         first = batch_size if batch_size is not None else self.total
         run = self._run_part(first, batch_size)
         other = self._other(first)
@@ -320,7 +320,7 @@ class _Reader:
             if not site.is_discrete and not value.is_floating_point():
                 checks.refuse_integers(name, str(value.dtype).removeprefix("torch."))
 
-    def _check_packed(self) -> None:
+    def _check_packed(self, batch_size: int) -> None:
         """Refuse autoguides that pack the latents of all rows into one vector."""
         for module in self.inner:
             if isinstance(module, AutoContinuous):
@@ -330,12 +330,7 @@ class _Reader:
                     for n, s in proto
                     if any(f.name in self.outer for f in s.get("cond_indep_stack", ()))
                 ]
-                if local:
-                    raise ValueError(
-                        f"{type(module).__name__} packs the latent '{local[0]}' of all rows into "
-                        "one vector and cannot be drawn in batches. Use AutoNormal, an amortised "
-                        "guide, or drop batch_size."
-                    )
+                checks.check_local(local, batch_size)
 
     def _check_batch(  # type: ignore[no-untyped-def]
         self, batch_size, run, second, plates, names, first, other

@@ -22,7 +22,7 @@ Loss = Callable[[Mapping[str, Tensor], Tensor | None], Tensor]
 _MEASURED = 10  # steps that are timed before a choice
 _TRACE_GAIN = 0.4  # share of an eager step that tracing saves at the least, on small models
 _NODE_SECONDS = 3e-6  # what eager torch spends on calling one operation, which compiling saves
-_COMPILE_SECONDS = (8.0, 0.06)  # compile time: fixed, and per node of the graph
+_COMPILE_SECONDS = (8.0, 30.0)  # compile time: fixed, and per second that tracing took
 
 
 class Step:
@@ -190,7 +190,7 @@ class Step:
             self.mode = "eager"
             self._settle(f"the traced step took {1e3 * traced:.2f} ms, eager {1e3 * eager:.2f} ms")
             return
-        cost = _COMPILE_SECONDS[0] + _COMPILE_SECONDS[1] * nodes
+        cost = _COMPILE_SECONDS[0] + _COMPILE_SECONDS[1] * self.compile_seconds
         saved = min(0.8 * traced, nodes * _NODE_SECONDS)
         told = f"{1e3 * traced:.2f} ms a traced step (eager {1e3 * eager:.2f} ms)"
         if remaining * saved < 2 * cost:
