@@ -202,7 +202,8 @@ def _start(
 def _first_bad_site(
     program: program_.Program, values: Mapping[str, Tensor], data: tuple, latents: dict[str, Tensor]
 ) -> str:
-    found = program_.log_probs(program, values, latents, data)
+    with handlers.validation(False), torch.no_grad():
+        found = program_.log_probs(program, values, latents, data)
     for name, log_prob in found.items():
         if not bool(torch.isfinite(log_prob).all()):
             bad = log_prob[~torch.isfinite(log_prob)].flatten()[0].item()
