@@ -1,5 +1,6 @@
 """What only Pyro has: modules trained in place, the param store, plates opened at the batch."""
 
+import signal
 from functools import partial
 
 import numpy as np
@@ -380,3 +381,24 @@ def test_a_short_run_is_not_traced() -> None:
     fit = dg.svi(*coder()[:2], X, batch_size=8, **QUIET)
     assert fit.compiled == "eager"
     assert "more than the" in fit.reason
+
+
+def test_a_traced_run_resumes_exactly(tmp_path) -> None:
+    def run(**options):
+        torch.manual_seed(0)
+        model, guide, _ = coder()
+        start = {"num_steps": 200, "batch_size": 8, "compile": "traced", "progress": False}
+        return dg.svi(model, guide, X, **{**start, **options})
+
+    def press(told) -> None:
+        if told.step == 100:
+            signal.raise_signal(signal.SIGINT)
+
+    whole = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=tmp_path / "run.ckpt", callbacks=[press])
+    again = run(checkpoint=tmp_path / "run.ckpt")
+    assert again.compiled == "traced"
+    np.testing.assert_array_equal(whole.losses, again.losses)
+    for name, value in whole.params.items():
+        assert torch.equal(value, again.params[name])

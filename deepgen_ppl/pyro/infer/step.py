@@ -56,7 +56,8 @@ class Step:
         self.loss, self.leaves, self.optimizer = loss, dict(leaves), optimizer
         self.names, self.tensors = list(self.leaves), list(self.leaves.values())
         self.wanted, self.traceable, self.modules = compile, traceable, tuple(modules)
-        self.mode, self.reason, self.compile_seconds = "eager", "", 0.0
+        self.mode, self.compile_seconds = "eager", 0.0
+        self.reason = "the run was over before a choice was due"
         self.cuda = any(x.is_cuda for x in self.tensors)
         self.graph: Any = None
         self.compiled: Any = None
@@ -103,6 +104,8 @@ class Step:
         """Run in a given mode from now on, as a resumed run must."""
         if mode != "eager" and self._trace(rows) and mode == "compiled":
             self._compile(rows)
+        if self.mode == mode:
+            self.reason = "as the run that is resumed"
         self.settled = True
 
     def store(self) -> None:

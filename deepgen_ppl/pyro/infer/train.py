@@ -340,7 +340,7 @@ class _Run:
         self.losses, self.history = [arrays["losses"]], manifest["history"]
         self.done, self.before = manifest["step"], manifest["seconds"]
         self.waited, self.stopped = manifest["waited"], manifest["stopped"]
-        if self.step.wanted == "auto" and self.done < self.num_steps:
+        if self.step.wanted != "eager" and self.done < self.num_steps:
             self.step.enter(manifest["mode"], self.batches[self.done])
 
     def result(self) -> TrainResult:
