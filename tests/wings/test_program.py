@@ -68,7 +68,7 @@ def test_a_table_trains_the_rows_it_is_given(dg: ModuleType, zoo: ModuleType) ->
     assert np.corrcoef(table, X)[0, 1] > 0.8
 
 
-# ----------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------- what is refused
 
 
 def test_a_plate_that_does_not_follow_the_data_is_no_data_plate(
@@ -90,7 +90,7 @@ def test_an_autoguide_of_other_rows_is_refused(dg: ModuleType, zoo: ModuleType) 
         dg.svi(zoo.local_normal, guide, X[:10], num_steps=2, progress=False)
 
 
-# ------------------------------------------------------------------------ handlers around the model
+# --------------------------------------------------------------------- handlers around the model
 
 
 def exact_evidence(x: np.ndarray, mean: float, variance: float, noise: float) -> float:
@@ -133,7 +133,7 @@ def test_a_scale_of_two_counts_every_term_twice(dg: ModuleType, zoo: ModuleType)
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-5)
 
 
-# --------------------------------------------------------------------------------- bound constants
+# ------------------------------------------------------------------------------ bound constants
 
 
 def test_bound_constants_reach_the_model(dg: ModuleType, zoo: ModuleType) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import optax
-from jax import Array
+from jax import Array, random
 from numpyro import handlers
 from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from numpyro.infer.reparam import LocScaleReparam
@@ -305,3 +306,78 @@ def two_coins(y: Array) -> None:
     with numpyro.plate("data", len(y)):
         b = numpyro.sample("b", dist.Bernoulli(0.5))
         numpyro.sample("y", dist.Normal(shift + 9.0 * b - 4.0, 1.0), obs=y)
+
+
+def exact_guide(x: Array) -> None:
+    """The posterior of `local_normal`: z_i ~ N(x_i / 2, 1/2)."""
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(0.5 * x, 0.5**0.5))
+
+
+def coins(x: Array) -> None:
+    """A coin per datum that shifts its mean: k_i ~ Bernoulli(0.3), x_i ~ N(mean + 2 k_i, 1)."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        k = numpyro.sample("k", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+        numpyro.sample("x", dist.Normal(mean + 2.0 * k, 1.0), obs=x)
+
+
+def marginal_coins(x: Array) -> None:
+    """`coins` with the coins summed out."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    shifts = dist.Normal(mean + jnp.array([0.0, 2.0]), 1.0)
+    with numpyro.plate("data", len(x)):
+        mixture = dist.MixtureSameFamily(dist.Categorical(jnp.array([0.7, 0.3])), shifts)
+        numpyro.sample("x", mixture, obs=x)
+
+
+def networks(library: str) -> tuple[Callable[..., None], Callable[..., None]]:
+    """A linear VAE of two latents and six pixels in one of the network libraries."""
+    import equinox as eqx
+    from flax import linen, nnx
+    from numpyro.contrib.module import eqx_module, flax_module, nnx_module
+
+    class Normalised(nnx.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            self.linear = nnx.Linear(inputs, outputs, rngs=nnx.Rngs(inputs))
+            self.norm = nnx.BatchNorm(outputs, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: Array) -> Array:
+            return self.norm(self.linear(x))
+
+    class NormalisedLinen(linen.Module):
+        outputs: int
+
+        @linen.compact
+        def __call__(self, x: Array) -> Array:
+            return linen.BatchNorm(use_running_average=False)(linen.Dense(self.outputs)(x))
+
+    sizes = {"decoder": (2, 6), "encoder": (6, 4)}
+    linear = {n: eqx.nn.Linear(*size, key=random.key(0)) for n, size in sizes.items()}
+    plain = {n: nnx.Linear(*size, rngs=nnx.Rngs(0)) for n, size in sizes.items()}
+    normalised = {n: Normalised(*size) for n, size in sizes.items()}
+
+    def net(name: str) -> Callable[[Array], Array]:
+        inputs, outputs = sizes[name]
+        if library == "equinox":
+            return jax.vmap(eqx_module(name, linear[name]))
+        if library.startswith("nnx"):
+            return nnx_module(name, (plain if library == "nnx" else normalised)[name])
+        shape = (1, inputs)
+        if library == "flax":
+            return flax_module(name, linen.Dense(outputs), input_shape=shape)
+        layer = NormalisedLinen(outputs)
+        return flax_module(name, layer, input_shape=shape, mutable=["batch_stats"])
+
+    def model(x: Array) -> None:
+        decoder = net("decoder")
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+            numpyro.sample("x", dist.Normal(decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(x: Array) -> None:
+        loc, log_scale = jnp.split(net("encoder")(x), 2, axis=-1)
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("z", dist.Normal(loc, jnp.exp(log_scale)).to_event(1))
+
+    return model, guide

@@ -305,3 +305,9 @@ def two_coins(y: Tensor) -> None:
     with pyro.plate("data", len(y)):
         b = pyro.sample("b", dist.Bernoulli(0.5))
         pyro.sample("y", dist.Normal(shift + 9.0 * b - 4.0, 1.0), obs=y)
+
+
+def exact_guide(x: Tensor) -> None:
+    """The posterior of `local_normal`: z_i ~ N(x_i / 2, 1/2)."""
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0.5 * x, 0.5**0.5))

@@ -63,10 +63,15 @@ class Native:
         names = {name for program in pair.programs for name in program.state}
         values = dict(params)
         if not names:
-            return jnp.asarray(self.elbo.loss(key, values, model, guide)), Aux({})
+            return _sum(self.elbo.loss(key, values, model, guide)), Aux({})
         found = self.elbo.loss_with_mutable_state(key, values, model, guide)
         state = found["mutable_state"] or {name: params[name] for name in names}
-        return jnp.asarray(found["loss"]), Aux(dict(state))
+        return _sum(found["loss"]), Aux(dict(state))
+
+
+def _sum(loss: Any) -> Array:
+    terms = loss.values() if isinstance(loss, dict) else (loss,)  # by site with sum_sites=False
+    return jnp.sum(jnp.stack([jnp.asarray(term) for term in terms]))
 
 
 def as_objective(loss: Any) -> Any:

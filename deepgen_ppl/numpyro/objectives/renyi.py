@@ -97,7 +97,7 @@ class Renyi:
             bound = bound + surrogate - lax.stop_gradient(surrogate)
         return -bound, Aux(jax.tree.map(lambda leaf: leaf[0], weights.state))
 
-    def _mean(self, log_weights: Float[Array, "K ..."]) -> Float[Array, ...]:
+    def _mean(self, log_weights: Float[Array, "K ..."]) -> Array:
         power = 1.0 - self.alpha
         return (logsumexp(power * log_weights, axis=0) - jnp.log(self.num_particles)) / power
 

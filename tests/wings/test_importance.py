@@ -1,0 +1,108 @@
+"""Importance sampling: exact log evidence, weights per datum or of the whole data, chunks."""
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+X = np.random.default_rng(2).normal(1.0, 1.0, 12).astype(np.float32)
+SLOPE = {"slope": np.float32(0.4)}
+
+
+def log_normal(x: np.ndarray, variance: float) -> np.ndarray:
+    return -0.5 * (x**2 / variance + np.log(2 * np.pi * variance))
+
+
+def local(dg: ModuleType, zoo: ModuleType, guide: str = "local_normal_guide", **options):
+    settings = {"params": SLOPE, "num_particles": 2000, **options}
+    proposal = None if guide == "prior" else getattr(zoo, guide)
+    return dg.importance(zoo.local_normal, proposal, X, **settings)
+
+
+# -------------------------------------------------------------------------------------- per datum
+
+
+@pytest.mark.parametrize("guide", ["local_normal_guide", "prior"])
+def test_each_datum_has_its_own_evidence(dg: ModuleType, zoo: ModuleType, guide: str) -> None:
+    found = local(dg, zoo, guide)
+    evidence, exact = found.evidence, log_normal(X, 2.0)
+    assert found.row_dim == "data"
+    assert found.log_weights.shape == (1, 2000, len(X))
+    assert found.draws["z"].shape == (1, 2000, len(X))
+    gap = np.abs(evidence.per_row - exact)
+    assert (gap < 5 * evidence.per_row_standard_error).all()
+    assert abs(evidence.log_evidence - exact.sum()) < 4 * evidence.standard_error
+
+
+def test_the_exact_guide_has_constant_weights(dg: ModuleType, zoo: ModuleType) -> None:
+    found = dg.importance(zoo.local_normal, zoo.exact_guide, X, num_particles=50)
+    np.testing.assert_allclose(found.evidence.per_row, log_normal(X, 2.0), atol=1e-4)
+    np.testing.assert_allclose(np.ptp(found.log_weights, axis=1), 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12])
+def test_chunks_of_rows_change_nothing_but_noise(
+    dg: ModuleType, zoo: ModuleType, batch_size: int
+) -> None:
+    evidence = local(dg, zoo, batch_size=batch_size).evidence
+    gap = np.abs(evidence.per_row - log_normal(X, 2.0))
+    assert (gap < 5 * evidence.per_row_standard_error).all()
+
+
+def test_a_row_keeps_its_own_draws(dg: ModuleType, zoo: ModuleType) -> None:
+    found = local(dg, zoo, batch_size=5)
+    smooth = found.resample(1000, seed=0).draws["z"][0]
+    # z_i | x_i ~ N(x_i / 2, 1/2)
+    np.testing.assert_allclose(smooth.mean(0), X / 2, atol=5 * (0.5 / 400) ** 0.5)
+
+
+def test_num_draws_keeps_equally_weighted_draws(dg: ModuleType, zoo: ModuleType) -> None:
+    found = local(dg, zoo, num_draws=800, batch_size=5)
+    assert found.log_weights is None
+    assert found.draws["z"].shape == (1, 800, len(X))
+    np.testing.assert_allclose(found.draws["z"][0].mean(0), X / 2, atol=5 * (0.5 / 400) ** 0.5)
+
+
+def test_without_draws_the_evidence_is_the_same(dg: ModuleType, zoo: ModuleType) -> None:
+    with_draws, without = local(dg, zoo), local(dg, zoo, keep_draws=False)
+    assert without.draws == {}
+    np.testing.assert_array_equal(with_draws.log_weights, without.log_weights)
+
+
+# ---------------------------------------------------------------------------- of the whole data
+
+
+def test_rows_that_touch_each_other_are_weighed_together(dg: ModuleType, zoo: ModuleType) -> None:
+    found = local(dg, zoo, "coupled_guide")
+    assert found.row_dim is None
+    assert found.log_weights.shape == (1, 2000)
+
+
+def test_shared_latents_are_weighed_together(dg: ModuleType, zoo: ModuleType) -> None:
+    found = dg.importance(zoo.normal_mean, zoo.loose_guide, X, params={"loc": 0.9, "scale": 0.4},
+                          num_particles=4000)  # fmt: skip
+    size, total = len(X), X.sum()
+    exact = log_normal(X, 1.0).sum() - 0.5 * np.log(size + 1) + 0.5 * total**2 / (size + 1)
+    assert found.evidence.per_row is None
+    assert abs(found.evidence.log_evidence - exact) < 4 * found.evidence.standard_error
+    log_w = found.stats["lp"] - found.stats["log_q"]
+    np.testing.assert_allclose(log_w, found.log_weights, rtol=1e-4, atol=1e-4)
+
+
+# -------------------------------------------------------------------------------------- bad input
+
+
+def test_parameters_without_a_value_are_refused(dg: ModuleType, zoo: ModuleType) -> None:
+    with pytest.raises(ValueError, match="'slope'"):
+        local(dg, zoo, params=None)
+
+
+def test_a_positive_number_of_particles_is_needed(dg: ModuleType, zoo: ModuleType) -> None:
+    with pytest.raises(ValueError, match="num_particles must be positive"):
+        local(dg, zoo, num_particles=0)
+
+
+def test_nan_is_refused(dg: ModuleType, zoo: ModuleType) -> None:
+    bad = np.where(np.arange(len(X)) == 4, np.nan, X)
+    with pytest.raises(ValueError, match="data argument 'x' holds NaN in 1 of 12 rows: 4"):
+        dg.importance(zoo.local_normal, zoo.local_normal_guide, bad, params=SLOPE)

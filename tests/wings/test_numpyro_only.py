@@ -1,0 +1,82 @@
+"""What the NumPyro language alone has: its ELBO objects, autoguides and network libraries."""
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+RNG = np.random.default_rng(3)
+X = RNG.normal(1.0, 1.0, 24).astype(np.float32)
+PIXELS = RNG.normal(0.0, 1.0, (48, 6)).astype(np.float32)
+ELBOS = ["Trace_ELBO", "TraceMeanField_ELBO", "TraceGraph_ELBO"]
+NETWORKS = ["equinox", "nnx", "nnx_batch_norm", "flax", "flax_batch_norm"]
+
+
+@pytest.fixture(autouse=True)
+def only_numpyro(wing: str) -> None:
+    if wing != "numpyro":
+        pytest.skip("NumPyro's own objects")
+
+
+def losses(dg: ModuleType, zoo: ModuleType, loss, **options) -> np.ndarray:
+    settings = {"num_steps": 1200, "optim": zoo.sgd(0.0), "progress": False, **options}
+    return dg.svi(zoo.hierarchical, zoo.hierarchical_guide, X, loss=loss, **settings).losses
+
+
+@pytest.mark.parametrize("name", ELBOS)
+def test_numpyros_own_elbos_in_minibatches(dg: ModuleType, zoo: ModuleType, name: str) -> None:
+    from numpyro import infer
+
+    ours = losses(dg, zoo, None)
+    theirs = losses(dg, zoo, getattr(infer, name)(), batch_size=8).reshape(-1, 3).mean(1)
+    errors = [values.std() / len(values) ** 0.5 for values in (ours, theirs)]
+    assert abs(ours.mean() - theirs.mean()) < 5 * np.hypot(*errors)
+
+
+def test_enumeration_in_minibatches(dg: ModuleType, zoo: ModuleType) -> None:
+    from numpyro.infer import TraceEnum_ELBO
+
+    options = {"num_steps": 1200, "optim": zoo.sgd(0.0), "progress": False}
+    summed = dg.svi(zoo.marginal_coins, zoo.mean_guide, X, **options).losses
+    loss = TraceEnum_ELBO(max_plate_nesting=1)
+    enumerated = dg.svi(zoo.coins, zoo.mean_guide, X, loss=loss, batch_size=8, **options).losses
+    pairs = summed, enumerated.reshape(-1, 3).mean(1)
+    errors = [values.std() / len(values) ** 0.5 for values in pairs]
+    assert abs(pairs[0].mean() - pairs[1].mean()) < 5 * np.hypot(*errors)
+
+
+def test_a_bound_over_whole_batches_is_refused(dg: ModuleType, zoo: ModuleType) -> None:
+    from numpyro.infer import RenyiELBO
+
+    with pytest.raises(ValueError, match=r"Use dg\.IWAE\(\) or dg\.Renyi\(\)"):
+        losses(dg, zoo, RenyiELBO(num_particles=2), batch_size=8)
+
+
+@pytest.mark.parametrize("name", ["AutoDelta", "AutoDiagonalNormal", "AutoNormal"])
+def test_autoguides_come_back_from_disk(
+    dg: ModuleType, zoo: ModuleType, name: str, tmp_path
+) -> None:
+    from numpyro.infer import autoguide
+
+    make = getattr(autoguide, name)
+    fit = dg.svi(zoo.hierarchical, make(zoo.hierarchical), X, num_steps=20, progress=False)
+    path = fit.save(tmp_path / "fit.dgp")
+    loaded = dg.load_fit(path, zoo.hierarchical, make(zoo.hierarchical))
+    draws = [f.posterior(X, num_samples=20).draws["z"] for f in (fit, loaded)]
+    np.testing.assert_array_equal(*draws)
+
+
+@pytest.mark.parametrize("library", NETWORKS)
+def test_networks_train_and_come_back_from_disk(
+    dg: ModuleType, zoo: ModuleType, library: str, tmp_path
+) -> None:
+    model, guide = zoo.networks(library)
+    options = {"batch_size": 16, "num_steps": 200, "optim": zoo.adam(1e-2), "progress": False}
+    fit = dg.svi(model, guide, PIXELS, **options)
+    assert fit.losses[-20:].mean() < fit.losses[:20].mean()
+    assert any(name.endswith("$state") for name in fit.params) == ("batch_norm" in library)
+    loaded = dg.load_fit(fit.save(tmp_path / "fit.dgp"), model, guide)
+    weights = [f.importance(PIXELS, num_particles=30).log_weights for f in (fit, loaded)]
+    np.testing.assert_array_equal(*weights)
+    # Batch norm looks at all rows at once: weights per row would be wrong.
+    assert (weights[0].ndim == 2) == ("batch_norm" in library)
