@@ -201,6 +201,8 @@ def evaluators(
 
     def integrated(draws: Draws) -> dict[str, np.ndarray]:
         given = {name: value for name, value in draws.items() if name in continuous}
+        if not given:  # all is summed out, and the draws only tell how many answers are wanted
+            given = {"draw number": np.arange(len(next(iter(draws.values()))))}
         from deepgen_ppl.pyro.infer import local
 
         return local.log_evidence(program, params, data, given, seed)
@@ -222,7 +224,7 @@ def evaluators(
         made["posterior_predictive"] = posterior_predictive
         rows_own = any(latents[name].row_plate is not None for name in latents)
         given_in_draws = not discrete
-        if rows_own and all(site.row_plate is not None for site in discrete):
+        if rows_own and all(s.row_plate is not None and s.enumerable for s in discrete):
             made["log_likelihood"] = integrated
         elif given_in_draws:
             made["log_likelihood"] = log_likelihood

@@ -49,8 +49,8 @@ def log_evidence(
         128 runs of the model for each draw, vectorised; one when all local latents are discrete.
     """
     potential = Potential(program, params, data)
-    names = list(potential.continuous)
-    z = {name: potential.transforms[name].inv(torch.as_tensor(draws[name])) for name in names}
+    z = {name: torch.as_tensor(value) for name, value in draws.items()}
+    z |= {name: transform.inv(z[name]) for name, transform in potential.transforms.items()}
     local = {n: s for n, s in potential.continuous.items() if s.row_plate is not None}
     plate = program.data_plates[0]
     label = next(iter(program.observed)) if len(program.observed) == 1 else plate

@@ -62,7 +62,7 @@ def mcmc(
             unconstrained space when None.
         params: Learned values of the model's parameters: a dict or a `Fit`.
         model_kwargs: Constants passed to the model by name.
-        chain_method: `"auto"` or `"sequential"`; Pyro's kernels know no other in one process.
+        chain_method: `"auto"` or `"sequential"`: Pyro's kernels move one chain at a time.
         progress: Whether to show a progress bar over all chains.
         seed: Seed of chains and starting points. The user's random state is left alone.
 
@@ -82,7 +82,7 @@ def mcmc(
         Hoffman and Gelman: The No-U-Turn Sampler. JMLR 15, 2014. https://arxiv.org/abs/1111.4246
 
         Betancourt: A Conceptual Introduction to Hamiltonian Monte Carlo. 2017.
-            https://arxiv.org/abs/1701.02434
+        https://arxiv.org/abs/1701.02434
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -91,8 +91,8 @@ def mcmc(
         ...     with pyro.plate("data", len(y)):
         ...         pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
         >>> y = np.full(9, 2.0)
-        >>> posterior = mcmc(model, y, num_warmup=200, num_samples=250, num_chains=2,
-        progress=False) >>> bool(abs(posterior.draws["mean"].mean() - 1.8) < 0.1)
+        >>> posterior = mcmc(model, y, num_warmup=200, num_samples=500, progress=False)
+        >>> bool(abs(posterior.draws["mean"].mean() - 1.8) < 0.1)
         True
     """
     counts = {"num_samples": num_samples, "num_chains": num_chains, "thinning": thinning}

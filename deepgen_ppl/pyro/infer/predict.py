@@ -32,8 +32,8 @@ def predict(
 ) -> xr.DataTree:
     r"""Draw a model's observed sites anew, by running it forwards.
 
-    \[ z \sim p(z \mid \text{data}) \text{ or } q(z) \text{ or } p(z), \qquad y^\mathrm{rep} \sim
-    p(y \mid z) \]
+    \[ z \sim p(z \mid \text{data}) \text{ or } q(z) \text{ or } p(z), \qquad
+       y^\mathrm{rep} \sim p(y \mid z) \]
 
     The data may be other than those the posterior is of, with another number of rows, and `None`
     where the model allows it: latents local to the rows are then drawn from the model.
