@@ -73,7 +73,7 @@ def report(
 
     Args:
         result: A `Posterior`; or a `Fit`, whose guide is then sampled and scored by importance
-            sampling; or a list of `Section`s.
+            sampling; or a list of `Section` objects.
         path: The file to write; folders are made as needed.
         title: Heading of the page.
         fit: The `Fit` that a `Posterior` came from, for its losses and parameters.
