@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV_312 = ROOT / ".venv312"
+PER_WING = ("tests/wings", "tests/exactness", "tests/posteriordb")
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5")
 
 
@@ -105,10 +106,8 @@ def all_legs() -> dict[str, Leg]:
     """Every leg by name, the longest first, so that two workers end together."""
     legs = [
         newest_arviz(),
-        wing_leg("pyro", "pyro", *tests_in("tests/wings", "tests/exactness"), "--wing", "pyro"),
-        wing_leg(
-            "numpyro", "numpyro", *tests_in("tests/wings", "tests/exactness"), "--wing", "numpyro"
-        ),
+        wing_leg("pyro", "pyro", *tests_in(*PER_WING), "--wing", "pyro"),
+        wing_leg("numpyro", "numpyro", *tests_in(*PER_WING), "--wing", "numpyro"),
         examples(),
         pytest("documented code", "tests/test_docs.py"),
         pytest("hall", *tests_in("tests/hall"), "tests/test_imports.py", "tests/test_surface.py"),
@@ -116,7 +115,7 @@ def all_legs() -> dict[str, Leg]:
         pytest("doctests of the hall", "--doctest-modules", *hall_modules()),
         wing_leg("doctests of numpyro", "numpyro", "--doctest-modules", "deepgen_ppl/numpyro"),
         wing_leg("doctests of pyro", "pyro", "--doctest-modules", "deepgen_ppl/pyro"),
-        Leg("benchmarks", (python("benchmarks/run.py", "--list"),)),
+        pytest("benchmarks", "tests/test_benchmarks.py"),
         Leg(
             "documentation",
             (python("-m", "sphinx", "-W", "--keep-going", "-q", "docs", "docs/_build/html"),),
@@ -132,7 +131,7 @@ def all_legs() -> dict[str, Leg]:
 
 def slow_legs() -> dict[str, Leg]:
     """The tests marked slow, each wing in a process of its own."""
-    folders = tests_in("tests/hall", "tests/wings", "tests/exactness", "tests/slow")
+    folders = tests_in("tests/hall", *PER_WING, "tests/slow")
     legs = [
         wing_leg(f"slow, {wing}", wing, "-m", "slow", *folders, "--wing", wing)
         for wing in ("numpyro", "pyro")
