@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -67,8 +67,8 @@ class State(NamedTuple):
         mutable: mutable state of the programs.
         rows: permutation of the present epoch (length 0 without minibatches).
         step: steps done.
-        finite: whether every loss and gradient was finite so far; False ends the loop, with the
-            failed update applied but not counted in `step`.
+        finite: whether every loss was finite so far, and at the end of a call every parameter;
+            False ends the loop, with the failed update applied but not counted in `step`.
     """
 
     params: Any
@@ -132,6 +132,10 @@ def train(
     floor(N / B) batches; its last N mod B rows wait for a later epoch. The noise of a step comes
     from (seed, step), so a run resumed from its checkpoint is the uninterrupted run, bit by bit.
 
+    A report that finds a non-finite loss or parameter goes back to the state of the report before
+    and takes the same steps again, looking at each gradient, to the one that fails: that one is not
+    applied.
+
     Args:
         loss: loss of the whole data and new mutable state.
         params: unconstrained parameters to start from.
@@ -189,13 +193,18 @@ def train(
 
 @dataclass
 class _Steps:
-    """The compiled part: a function of (state, inputs, key, count) that does `count` steps."""
+    """The compiled part: a function of (state, inputs, key, count) that does `count` steps.
+
+    A careful one looks at every gradient too, which takes a pass over all parameters in each step:
+    it is run only to find the step that failed.
+    """
 
     loss: Loss
     optimizer: Optimizer
     batch_size: int | None
     per_datum: int
     length: int
+    careful: bool = False
 
     def num_batches(self, inputs: Inputs) -> int:
         return inputs.num_rows // self.batch_size if self.batch_size else 0
@@ -234,7 +243,8 @@ class _Steps:
 
         body = epoch if num_batches else step
         carry = state, jnp.zeros(self.length)
-        return lax.while_loop(lambda carry: going(carry, last), body, carry)
+        state, losses = lax.while_loop(lambda carry: going(carry, last), body, carry)
+        return state._replace(finite=state.finite & _all_finite(state.params)), losses
 
     def _step(self, state: State, inputs: Inputs, num_batches: int, noise_key: Array
               ) -> tuple[State, Array]:  # fmt: skip
@@ -246,9 +256,8 @@ class _Steps:
         (value, mutable), grads = jax.value_and_grad(self.loss, has_aux=True)(
             state.params, state.mutable, inputs, rows, key
         )
-        checks = [jnp.isfinite(value), *(jnp.isfinite(jnp.sum(g)) for g in jax.tree.leaves(grads))]
-        finite = jnp.all(jnp.stack(checks))
         params, optimizer = self.optimizer.update(grads, state.optimizer, state.params, value)
+        finite = _all_finite((value, grads, params) if self.careful else value)
         step = state.step + finite
         return State(params, optimizer, mutable, state.rows, step, finite), value / self.per_datum
 
@@ -256,6 +265,11 @@ class _Steps:
 def batch_key(seed: int | Array, step: int) -> Array:
     """Return the key of one step's noise."""
     return random.fold_in(random.split(as_key(seed))[1], step)
+
+
+def _all_finite(tree: Any) -> Array:
+    sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.isfinite(jnp.stack(sums)))
 
 
 def _permutation(key: Array, rows: Array) -> Array:
@@ -302,18 +316,15 @@ class _Run:
         stop = min(self.num_steps, (self.done // report + 1) * report)
         if self.validate is not None and self.num_batches:
             stop = min(stop, (self.done // self.num_batches + 1) * self.num_batches)
-        before = self.state
-        self.state, losses = self._steps(before, stop - self.done)
-        reached = int(self.state.step)  # waits for the device
+        before, count = self.state, jnp.int32(stop - self.done)
+        self.state, losses = self.call(before, self.inputs, self.key, count)
+        if not bool(self.state.finite):  # waits for the device
+            losses = self._find_failure(before, count)
+        reached = int(self.state.step)
         self.losses.append(np.asarray(losses, np.float64)[: reached - self.done])
-        if reached < stop:
-            # The failed update is part of the state: undoing it in the loop would cost each step
-            # a pass over all parameters. The steps before it are done again instead.
-            kept, _ = self._steps(before, reached - self.done)
-            self.state = kept._replace(rows=self.state.rows)
-            self.done = self.failed = reached
-            return
         self.done = reached
+        if self.failed is not None:
+            return
         self.history["step"].append(reached)
         self.history["loss"].append(float(np.mean(self.losses[-1])))
         self.history["seconds"].append(self.seconds)
@@ -321,8 +332,18 @@ class _Run:
         if self.validate is not None and (ends_epoch or reached == self.num_steps):
             self._judge(float(self.validate(self.state.params, self.state.mutable)))
 
-    def _steps(self, state: State, count: int) -> tuple[State, Array]:
-        return self.call(state, self.inputs, self.key, jnp.int32(count))
+    def _find_failure(self, before: State, count: Array) -> Array:
+        """Take the same steps again, carefully; stop before the one that fails."""
+        careful = jax.jit(replace(self.steps, careful=True).__call__)
+        state, losses = careful(before, self.inputs, self.key, count)
+        if bool(state.finite):
+            self.state = state
+            return losses
+        self.failed = int(state.step)
+        count = jnp.int32(self.failed - self.done)
+        kept, _ = careful(before, self.inputs, self.key, count)
+        self.state = kept._replace(rows=state.rows)
+        return losses
 
     def _judge(self, value: float) -> None:
         earlier = min(self.history["validation_loss"], default=np.inf)
