@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -123,40 +122,12 @@ def traces(draws: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def densities(draws: Mapping[str, np.ndarray]) -> Figure:
-    """A histogram of every scalar quantity, for draws that are independent and have no order.
-
-    Args:
-        draws: Each quantity's name and its `(chain, draw)` draws.
-
-    Returns:
-        The figure, three panels a row.
-
-    Example:
-        >>> import numpy as np
-        >>> len(densities({"x": np.random.default_rng(0).normal(size=(1, 100))}).axes)
-        1
-    """
-    columns = min(4, len(draws))
-    rows = math.ceil(len(draws) / columns)
-    figure, panels = _canvas(rows, columns, height=1.9 * rows + 0.2)
-    for axes, (name, values) in zip(panels, draws.items(), strict=False):
-        flat = np.asarray(values, dtype=float).ravel()
-        counts, edges = _histogram(flat)
-        axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.35)
-        axes.stairs(counts, edges, color=BLUE, linewidth=1.5)
-        _title(axes, name)
-        _hide_heights(axes)
-    for axes in panels[len(draws) :]:
-        axes.remove()
-    return figure
-
-
 def predictive_check(name: str, observed: np.ndarray, replicated: np.ndarray) -> Figure:
     """Observed data beside data replicated from the posterior predictive distribution.
 
     Continuous data are drawn as histograms, at most fifty replications; discrete data of few values
-    as the share of each value with the central 90 % of the replications.
+    as the share of each value with the central 90 % of the replications. Data of more than four
+    columns, such as images, are also compared by the mean of every column.
 
     Args:
         name: The observed site.
@@ -174,16 +145,21 @@ def predictive_check(name: str, observed: np.ndarray, replicated: np.ndarray) ->
         1
     """
     observed, replicated = (np.asarray(a, dtype=float) for a in (observed, replicated))
-    columns: list[tuple[str, np.ndarray, np.ndarray]]
-    if observed.ndim >= 2 and 2 <= observed.shape[-1] <= 4:
+    num_columns = observed.shape[-1] if observed.ndim >= 2 else 1
+    if num_columns > 4:
+        binary = bool(np.isin(observed[np.isfinite(observed)], (0, 1)).all())
+        figure, panels = _canvas(1, 1 if binary else 2, height=3.4)
+        _compare_columns(panels[-1], name, observed, replicated)
+        columns = [] if binary else [(name, observed, replicated)]
+    elif num_columns > 1:
+        figure, panels = _canvas(1, num_columns, height=2.9)
         columns = [
-            (f"{name}[{j}]", observed[..., j], replicated[..., j])
-            for j in range(observed.shape[-1])
+            (f"{name}[{j}]", observed[..., j], replicated[..., j]) for j in range(num_columns)
         ]
     else:
+        figure, panels = _canvas(1, 1, height=2.9)
         columns = [(name, observed, replicated)]
-    figure, panels = _canvas(1, len(columns), height=2.9)
-    for axes, (title, data, copies) in zip(panels, columns, strict=True):
+    for axes, (title, data, copies) in zip(panels, columns, strict=False):
         values = data[np.isfinite(data)]
         whole = bool(np.all(values == np.round(values)))
         if whole and values.size and np.ptp(values) < _MAX_BARS:
@@ -383,6 +359,17 @@ def _compare_histograms(axes: Axes, observed: np.ndarray, replicated: np.ndarray
     axes.stairs(counts, edges, color=ORANGE, linewidth=2.2, label="observed")
 
 
+def _compare_columns(axes: Axes, name: str, observed: np.ndarray, replicated: np.ndarray) -> None:
+    copies = np.nanmean(replicated, axis=tuple(range(1, replicated.ndim - 1)))
+    lower, middle, upper = np.quantile(copies, [0.05, 0.5, 0.95], axis=0)
+    means = np.nanmean(observed, axis=tuple(range(observed.ndim - 1)))
+    axes.axline((means.mean(), means.mean()), slope=1, color=INK, linewidth=1.0)
+    axes.errorbar(means, middle, (middle - lower, upper - middle), fmt="o", color=BLUE, alpha=0.7,
+                  markersize=4, linewidth=1.4, label="a column, 90 % of replications")  # fmt: skip
+    axes.set_xlabel(f"mean of each column of {name}, observed")
+    axes.set_ylabel("replicated")
+
+
 def _compare_counts(axes: Axes, observed: np.ndarray, replicated: np.ndarray) -> None:
     observed = observed[np.isfinite(observed)]
     replicated = replicated.reshape(len(replicated), -1)
@@ -394,5 +381,6 @@ def _compare_counts(axes: Axes, observed: np.ndarray, replicated: np.ndarray) ->
     values = np.arange(low, high + 1)
     data = np.histogram(observed, edges)[0] / max(observed.size, 1)
     axes.bar(values, data, color=ORANGE, alpha=0.45, width=0.8, label="observed")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.errorbar(values, middle, (middle - lower, upper - middle), fmt="o", color=BLUE,
                   markersize=4, linewidth=1.6, label="replicated, 90 %")  # fmt: skip

@@ -311,7 +311,8 @@ class _Sheet:
         if self.fit is not None:
             rows += [_site(name, "learned", (), shape) for name, shape in self.params]
         head = ["site", "role", "plates", "shape", "numbers"]
-        return page.card("Model", page.table(head, rows, numeric=[4]), kind="half") if rows else ""
+        kind = "half" if len(rows) <= 8 else ""  # beside what to do next
+        return page.card("Model", page.table(head, rows, numeric=[4]), kind=kind) if rows else ""
 
     def _next(self) -> str:
         steps = ["Mend what stands under “Look at this first”, and run it again."] * bool(

@@ -20,7 +20,6 @@ PICTURES = {
     "loss that turned nan": lambda: figures.loss_curve(np.array([2.0, 1.0, np.nan])),
     "traces": lambda: figures.traces(CHAINS),
     "traces of few draws": lambda: figures.traces({"a": RNG.normal(size=(1, 5))}),
-    "densities": lambda: figures.densities(CHAINS),
     "continuous check": lambda: figures.predictive_check(
         "x", RNG.normal(size=50), RNG.normal(size=(60, 50))
     ),
@@ -32,6 +31,12 @@ PICTURES = {
     ),
     "discrete check": lambda: figures.predictive_check(
         "x", RNG.integers(0, 9, size=50), RNG.integers(0, 9, size=(60, 50))
+    ),
+    "check of images": lambda: figures.predictive_check(
+        "x", RNG.integers(0, 17, size=(50, 9)), RNG.integers(0, 17, size=(60, 50, 9))
+    ),
+    "check of black and white images": lambda: figures.predictive_check(
+        "x", RNG.integers(0, 2, size=(50, 9)), RNG.integers(0, 2, size=(60, 50, 9))
     ),
     "check of booleans": lambda: figures.predictive_check(
         "x", RNG.normal(size=50) > 0, RNG.normal(size=(60, 50)) > 0
