@@ -122,3 +122,10 @@ def test_a_non_finite_loss_names_step_site_and_row(dg: ModuleType, zoo: ModuleTy
     assert all(np.isfinite(value).all() for value in kept.values())
     short = fit_of(dg, zoo, y=np.where(y > 1e20, 0.0, y).astype(np.float32), num_steps=3)
     np.testing.assert_array_equal(short.losses[: error.step], error.fit.losses)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_step(dg: ModuleType, zoo: ModuleType) -> None:
+    with pytest.raises(dg.NonFiniteError, match=r"gradient of site 'root'") as caught:
+        dg.svi(zoo.cusp, None, Y, num_steps=300, progress=False)
+    assert caught.value.step == 0
+    assert float(caught.value.fit.params["loc"]) == 0.0

@@ -381,3 +381,11 @@ def networks(library: str) -> tuple[Callable[..., None], Callable[..., None]]:
             numpyro.sample("z", dist.Normal(loc, jnp.exp(log_scale)).to_event(1))
 
     return model, guide
+
+
+def cusp(y: Array) -> None:
+    """Finite log density everywhere, whose gradient at the start is not."""
+    loc = numpyro.param("loc", jnp.array(0.0))
+    numpyro.factor("root", -jnp.sqrt(jnp.abs(loc)))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(loc, 1.0), obs=y)

@@ -311,3 +311,11 @@ def exact_guide(x: Tensor) -> None:
     """The posterior of `local_normal`: z_i ~ N(x_i / 2, 1/2)."""
     with pyro.plate("data", len(x)):
         pyro.sample("z", dist.Normal(0.5 * x, 0.5**0.5))
+
+
+def cusp(y: Tensor) -> None:
+    """Finite log density everywhere, whose gradient at the start is not."""
+    loc = pyro.param("loc", torch.tensor(0.0))
+    pyro.factor("root", -torch.sqrt(torch.abs(loc)))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
