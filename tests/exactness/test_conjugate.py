@@ -44,7 +44,7 @@ def test_svi_recovers_the_exact_posterior(dg: ModuleType, programs: ModuleType, 
 
 
 def test_maximum_likelihood_of_a_learned_decoder(dg: ModuleType, programs: ModuleType) -> None:
-    exact, fit = fit_of(dg, programs, "factor_analysis", num_steps=3000)
+    exact, fit = fit_of(dg, programs, "factor_analysis")
     best = exact.log_evidence / len(exact.data[0])
     np.testing.assert_allclose(-np.mean(fit.losses[-100:]), best, atol=0.005)
     evidence = fit.importance(num_particles=500).evidence
@@ -80,7 +80,11 @@ def test_exact_posterior_has_constant_weights(dg: ModuleType, programs: ModuleTy
     assert posterior.diagnose().ok
 
 
-@pytest.mark.parametrize("name", ["normal_mean", "regression", "coin", "counts"])
+@pytest.mark.parametrize(
+    "name",
+    ["regression", "coin"]
+    + [pytest.param(n, marks=pytest.mark.slow) for n in ("normal_mean", "counts")],
+)
 def test_mcmc_agrees_with_the_exact_posterior(
     dg: ModuleType, programs: ModuleType, name: str
 ) -> None:

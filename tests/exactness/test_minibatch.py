@@ -7,17 +7,20 @@ import pytest
 
 from .oracles import ORACLES, START, group_loss
 
-NUM_STEPS = 10_000
 BATCH_SIZE = 7  # of 50 rows: seven batches an epoch, and one row waits
 
 
-def losses(dg: ModuleType, programs: ModuleType, model, guide, *, batch_size, loss) -> np.ndarray:
+def losses(
+    dg: ModuleType, programs: ModuleType, model, guide, *, batch_size, loss, num_steps
+) -> np.ndarray:
     """Losses per datum at parameters that stand still."""
     y = ORACLES["group"]().data
     optim = programs.standing_still()
-    options = {"num_steps": NUM_STEPS, "optim": optim, "loss": loss, "progress": False, "seed": 5}
+    options = {"num_steps": num_steps, "optim": optim, "loss": loss, "progress": False, "seed": 5}
+    if dg.__name__.endswith(".pyro"):
+        options["compile"] = "traced"  # torch.compile is left to the slow tests
     fit = dg.svi(model, guide, *y, batch_size=batch_size, **options)
-    assert fit.losses.shape == (NUM_STEPS,)
+    assert fit.losses.shape == (num_steps,)
     return np.asarray(fit.losses, dtype=float)
 
 
@@ -37,6 +40,7 @@ def test_minibatch_losses_of_shared_and_local_latents(dg: ModuleType, programs: 
         programs.group_guide,
         batch_size=BATCH_SIZE,
         loss=dg.ELBO(),
+        num_steps=10_000,
     )
     mean, error = mean_and_error(found)
     assert abs(mean - full) < 4 * error
@@ -50,7 +54,8 @@ def test_minibatch_losses_equal_full_ones(dg: ModuleType, programs: ModuleType, 
     else:
         model, guide = programs.local_normal, lambda: programs.local_normal_guide
         loss = dg.IWAE(num_particles=5) if name == "iwae" else dg.Renyi(0.5, num_particles=5)
+    options = {"loss": loss, "num_steps": 2000}
     sizes = (BATCH_SIZE, None)
-    found = [losses(dg, programs, model, guide(), batch_size=b, loss=loss) for b in sizes]
+    found = [losses(dg, programs, model, guide(), batch_size=b, **options) for b in sizes]
     (mean, error), (full, full_error) = map(mean_and_error, found)
     assert abs(mean - full) < 4 * np.hypot(error, full_error)

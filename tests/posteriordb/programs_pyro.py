@@ -40,6 +40,20 @@ def kidscore_momiq(kid_score: Tensor, mom_iq: Tensor) -> None:
         pyro.sample("kid_score", dist.Normal(mean, sigma), obs=kid_score)
 
 
+def garch11(y: Tensor, *, sigma1: float) -> None:
+    """Volatility that follows the last shock; (alpha1, beta1) uniform on a triangle."""
+    mu = pyro.sample("mu", flat(constraints.real))
+    alpha0 = pyro.sample("alpha0", flat(constraints.positive))
+    alpha1 = pyro.sample("alpha1", dist.Beta(1.0, 2.0))
+    beta1 = pyro.sample("beta1", dist.Uniform(0.0, 1.0 - alpha1))
+    shocks = alpha0 + alpha1 * (y[:-1] - mu) ** 2
+    variance = [torch.full_like(mu, sigma1**2)]
+    for shock in shocks:
+        variance.append(shock + beta1 * variance[-1])
+    with pyro.plate("time", len(y)):
+        pyro.sample("y", dist.Normal(mu, torch.stack(variance).sqrt()), obs=y)
+
+
 def gp_pois_regr(k: Tensor, x: Tensor) -> None:
     """Counts whose log rate is a Gaussian process with a squared exponential kernel."""
     rho = pyro.sample("rho", dist.Gamma(25.0, 4.0))
