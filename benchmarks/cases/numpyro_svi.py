@@ -23,7 +23,7 @@ def build(variant: str, quick: bool) -> Case:
         num_epochs = 20 if quick else 1000
     else:
         sizes, (host, source) = (784, 400, 50), big_digits(1280 if quick else 12800)
-        num_epochs = 1 if quick else 8
+        num_epochs = 1 if quick else 20
     x = jax.device_put(host)
     model, guide = programs_numpyro.vae(*sizes)
     per_epoch = len(x) // BATCH_SIZE

@@ -24,7 +24,7 @@ def build(variant: str, quick: bool) -> Case:
         num_epochs = 5 if quick else 150
     else:
         sizes, (host, source) = (784, 400, 50), big_digits(1280 if quick else 12800)
-        num_epochs = 1 if quick else 4
+        num_epochs = 1 if quick else 12
     x = torch.as_tensor(host)
     per_epoch = len(x) // BATCH_SIZE
     num_steps = num_epochs * per_epoch

@@ -255,7 +255,8 @@ class _Run:
             self._judge(self.validate())
 
     def _is_finite(self) -> bool:
-        return all(bool(torch.isfinite(leaf).all()) for leaf in self.step.tensors)
+        # A sum is a single pass over a tensor; asking each element takes three.
+        return all(bool(torch.isfinite(leaf.detach().sum())) for leaf in self.step.tensors)
 
     def _keep(self) -> None:
         """Keep the state to go back to, as often as that takes no more than 1% of the time."""
