@@ -1,4 +1,4 @@
-"""Contract tests run once per wing: `pytest tests/wings --wing numpyro` and again with `--wing pyro`."""
+"""Contract tests, run once per wing: `pytest tests/wings --wing numpyro`, then `--wing pyro`."""
 
 import importlib
 from types import ModuleType
