@@ -66,6 +66,12 @@ def page(results: dict[str, Any]) -> str:
         "Contenders run interleaved; a ratio is taken within each round, its median is shown.",
         "First call: preparing a contender, with tracing, compiling and one full warm-up run.",
     ]
+    if results.get("clock") == "cpu":
+        head += [
+            "",
+            "Seconds are processor time, since the machine was shared with other work, except in",
+            "cases that start processes of their own (`cold_start`, `pyro_auto`): wall time there.",
+        ]
     if results["quick"]:
         head += ["", "Made with `--quick`: sizes too small to judge speed by."]
     return "\n".join([*head, *(case_table(figures) for figures in results["cases"])])

@@ -75,6 +75,6 @@ def build(variant: str, quick: bool) -> Case:
         contenders=tuple(map(Contender, names, (without, empty, filled))),
         targets=(Target("filled cache", "no cache"), Target("empty cache", "no cache")),
         limits=(Limit("filled cache", "seconds", 3.0),),
-        repeats=1 if quick else 3,
+        repeats=1 if quick else 2,
         notes=("seconds of the first mcmc call after importing; the imports are listed beside",),
     )

@@ -76,7 +76,7 @@ def build(variant: str, quick: bool) -> Case:
             Target("ours, repeated", "MCMC.run, vectorized", None),
             Target("ours, repeated", "NumPyro's kernel compiled once", 1.0),
         ),
-        repeats=2 if quick else 5,
+        repeats=2 if quick else 3,
         notes=(f"4 chains of {num_warmup} + {num_samples}; our time is that of the whole call",),
     )
 

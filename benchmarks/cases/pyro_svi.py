@@ -21,10 +21,10 @@ def build(variant: str, quick: bool) -> Case:
     """Return the case at 64-32-4 ("small", scikit-learn's digits) or 784-400-50 ("big", MNIST)."""
     if variant == "small":
         sizes, host, source = (64, 32, 4), small_digits(), "scikit-learn's digits"
-        num_epochs = 5 if quick else 150
+        num_epochs = 5 if quick else 100
     else:
         sizes, (host, source) = (784, 400, 50), big_digits(1280 if quick else 12800)
-        num_epochs = 1 if quick else 12
+        num_epochs = 1 if quick else 8
     x = torch.as_tensor(host)
     per_epoch = len(x) // BATCH_SIZE
     num_steps = num_epochs * per_epoch
@@ -94,7 +94,7 @@ def build(variant: str, quick: bool) -> Case:
             Target("ours, eager", "SVI.step", 1.15),
             Target("ours, traced", "SVI.step", None),
         ),
-        repeats=2 if quick else 7,
+        repeats=2 if quick else 5,
         notes=(
             f"data: {source}, {len(x)} rows, batches of {BATCH_SIZE}, {num_epochs} epochs a run",
         ),
