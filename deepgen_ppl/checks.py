@@ -65,6 +65,90 @@ def check_rows(shapes: Mapping[str, Sequence[int]], batch_size: int | None) -> i
     return num_rows
 
 
+def check_arrays(data: Mapping[str, object]) -> None:
+    """Refuse data that look like arrays and are none.
+
+    Args:
+        data: the data arguments by name.
+
+    Raises:
+        TypeError: a list of numbers, or an array whose entries are no numbers.
+    """
+    for name, value in data.items():
+        if isinstance(value, list | tuple) and any(isinstance(x, float | int) for x in value):
+            raise TypeError(
+                f"data argument '{name}' is a {type(value).__name__} of numbers. Pass an array, "
+                f"for example np.asarray({name})."
+            )
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc":
+            raise TypeError(
+                f"data argument '{name}' has dtype {value.dtype}, which holds no numbers. Encode "
+                "it as numbers first (categories as integers)."
+            )
+
+
+def check_guide(guide: object) -> None:
+    """Refuse a guide that is no program, such as data in its place.
+
+    Raises:
+        TypeError: it is neither None nor callable.
+    """
+    if guide is not None and not callable(guide):
+        raise TypeError(
+            f"the guide must be a program or None, not {type(guide).__name__}. The model comes "
+            "first, then the guide, then the data; without latents the guide is None."
+        )
+
+
+def check_steps(num_steps: object) -> None:
+    """Refuse a number of steps that is no positive whole number.
+
+    Raises:
+        ValueError: naming what was given.
+    """
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer):
+        raise ValueError(f"num_steps must be a whole number, got {num_steps!r}.")
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be positive, got {num_steps}.")
+
+
+def check_target(target_accept_prob: float | None) -> None:
+    """Refuse a target acceptance rate outside (0, 1).
+
+    Raises:
+        ValueError: naming what was given.
+    """
+    if target_accept_prob is not None and not 0.0 < target_accept_prob < 1.0:
+        raise ValueError(
+            f"target_accept_prob must lie between 0 and 1, got {target_accept_prob!r}: for "
+            "example 0.8, or 0.95 for smaller steps."
+        )
+
+
+def stopped(
+    role: str, done: Sequence[str], shapes: Mapping[str, Sequence[int]], error: Exception
+) -> Exception:
+    """Say where a program stopped with an error of the language: after which site, at which data.
+
+    Args:
+        role: "model" or "guide".
+        done: names of the sites it passed.
+        shapes: shape of each data array by argument name.
+        error: what it raised.
+
+    Returns:
+        The exception to raise from `error`, a TypeError where that was one.
+
+    Example:
+        >>> stopped("model", ["mu"], {"x": (3,)}, ValueError("20 against 3"))
+        ValueError("the model stops after its site 'mu' (data x: (3,)): 20 against 3")
+    """
+    where = f"after its site '{done[-1]}'" if done else "before its first site"
+    given = ", ".join(f"{name}: {tuple(shape)}" for name, shape in shapes.items()) or "none"
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"the {role} stops {where} (data {given}): {error}")
+
+
 def check_nan(name: str, array: np.ndarray) -> None:
     """Refuse a data array that holds NaN, naming the argument and the rows.
 

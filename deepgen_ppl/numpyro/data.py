@@ -147,6 +147,7 @@ def check(names: Sequence[str], data: Sequence, batch_size: int | None = None) -
     Raises:
         ValueError: empty arrays, NaN, or what `checks.check_rows` refuses.
     """
+    checks.check_arrays(dict(zip(names, data, strict=True)))
     leaves = [
         (name, leaf)
         for name, tree in zip(names, data, strict=True)
@@ -164,4 +165,6 @@ def as_key(seed: int | Array) -> Array:
     """Return a JAX random key from an int, or the key itself."""
     if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
         return seed
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed must be an int or a jax.random.key, not {seed!r}.")
     return random.key(seed)

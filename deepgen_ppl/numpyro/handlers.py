@@ -16,18 +16,26 @@ from numpyro.primitives import Messenger
 Message = dict[str, Any]
 
 
-def is_factor(fn: dist.Distribution) -> bool:
-    """Tell whether a site's distribution is that of `numpyro.factor`, masked or expanded too."""
+def base(fn: dist.Distribution) -> dist.Distribution:
+    """Return a distribution below masks, expansions and independent dims."""
     while isinstance(fn, dist.ExpandedDistribution | dist.MaskedDistribution | dist.Independent):
         fn = fn.base_dist
-    return isinstance(fn, dist.Unit)
+    return fn
+
+
+def is_factor(fn: dist.Distribution) -> bool:
+    """Tell whether a site's distribution is that of `numpyro.factor`."""
+    return isinstance(base(fn), dist.Unit)
+
+
+def is_delta(fn: dist.Distribution) -> bool:
+    """Tell whether a distribution is a point, which other sites may have determined."""
+    return isinstance(base(fn), dist.Delta)
 
 
 def is_improper(fn: dist.Distribution) -> bool:
     """Tell whether a site's distribution is flat and cannot be sampled, masked or expanded too."""
-    while isinstance(fn, dist.ExpandedDistribution | dist.MaskedDistribution | dist.Independent):
-        fn = fn.base_dist
-    return isinstance(fn, dist.ImproperUniform)
+    return isinstance(base(fn), dist.ImproperUniform)
 
 
 class minibatch(Messenger):
@@ -179,6 +187,7 @@ class reader(Messenger):
     def __init__(self, fn: Callable | None = None) -> None:
         self.fixed: set[str] = set()
         self.mutable: dict[str, Any] = {}
+        self.done: list[str] = []
         super().__init__(fn)
 
     def process_message(self, msg: Message) -> None:
@@ -189,6 +198,8 @@ class reader(Messenger):
 
     def postprocess_message(self, msg: Message) -> None:
         """Keep the first value of mutable state, before the program changes it in place."""
+        if msg["type"] == "sample":
+            self.done.append(msg["name"])
         if msg["type"] == "mutable" and msg["name"] not in self.mutable:
             value = msg["value"]
             if value is not None:

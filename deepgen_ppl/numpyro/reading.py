@@ -149,6 +149,7 @@ def read_pair(
     Raises:
         ValueError: the sites of model and guide do not match, or what `read` raises.
     """
+    checks.check_guide(guide)
     options: dict[str, Any] = dict(
         model_kwargs=model_kwargs, params=params, batch_size=batch_size, seed=seed
     )

@@ -16,7 +16,8 @@ from numpyro.distributions import constraints
 from numpyro.handlers import trace
 from numpyro.infer.autoguide import AutoGuide
 
-from deepgen_ppl.numpyro.data import Inputs, as_arguments, as_inputs, bare
+from deepgen_ppl import checks
+from deepgen_ppl.numpyro.data import Inputs, argument_names, as_arguments, as_inputs, bare
 from deepgen_ppl.numpyro.handlers import is_factor, reader, split_seed
 
 
@@ -283,7 +284,16 @@ def read_once(
         marked = reader(lambda: execute(fn, inputs, role))
         key = random.key(0)
         with trace() as seen, split_seed(shared=key, local=key, stand_in=True):
-            handler(marked)()
+            try:
+                handler(marked)()
+            except Exception as error:
+                if type(error) not in (ValueError, TypeError, AssertionError, IndexError):
+                    raise  # JAX's own errors explain themselves
+                bound = inputs.model if role == "model" else inputs.guide
+                names = argument_names(fn, len(bound[0]), len(inputs.data))
+                arrays = zip(names, inputs.data, strict=True)
+                shapes = {name: x.shape for name, x in arrays if hasattr(x, "shape")}
+                raise checks.stopped(role, marked.done, shapes, error) from error
         fixed = frozenset(marked.fixed)
         noted["sites"] = {
             name: _site(msg, fixed)

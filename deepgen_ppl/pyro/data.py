@@ -88,6 +88,7 @@ def check(names: Sequence[str], data: Sequence[Any], batch_size: int | None = No
     Raises:
         ValueError: empty arrays, NaN, or what `checks.check_rows` refuses.
     """
+    checks.check_arrays(dict(zip(names, data, strict=True)))
     leaves = [(n, v) for n, v in zip(names, data, strict=True) if isinstance(v, Tensor)]
     total = checks.check_rows({name: tuple(leaf.shape) for name, leaf in leaves}, batch_size)
     for name, leaf in leaves:

@@ -132,6 +132,7 @@ def read_pair(
     options: dict[str, Any] = dict(
         model_kwargs=model_kwargs, params=params, batch_size=batch_size, seed=seed
     )
+    checks.check_guide(guide)
     with private_store():
         first = read(model, data, **options)
         latents = {name: site.shape for name, site in first.latents.items()}
@@ -226,6 +227,13 @@ class _Reader:
         try:
             with forked_rng(self.seed), preserved(self.modules), handlers.validation(False):
                 handlers.run(self.fn, (*self.args, *data), dict(self.kwargs), *around)
+        except Exception as error:
+            if type(error) not in (ValueError, TypeError, RuntimeError, IndexError):
+                raise
+            names = data_.argument_names(self.fn, len(self.args), len(data))
+            arrays = zip(names, data, strict=True)
+            shapes = {name: tuple(x.shape) for name, x in arrays if isinstance(x, Tensor)}
+            raise checks.stopped(self.role, list(recorder.sites), shapes, error) from error
         finally:
             recorder.restore_buffers()
         return recorder
@@ -246,6 +254,7 @@ class _Reader:
         except (ValueError, RuntimeError, IndexError) as error:
             if batch_size is None:
                 raise
+            self._check_own_subsampling(batch_size)
             raise ValueError(
                 f"batch_size={batch_size}: the {self.role} runs on {self.total} rows but not on "
                 f"{count}: {str(error).splitlines()[0]} Write its sizes as len(x), and pass arrays "
@@ -331,6 +340,15 @@ class _Reader:
                     if any(f.name in self.outer for f in s.get("cond_indep_stack", ()))
                 ]
                 checks.check_local(local, batch_size)
+
+    def _check_own_subsampling(self, batch_size: int) -> None:
+        """Tell a plate that subsamples all rows by itself, which part of the rows may hide."""
+        try:
+            run = self._run(self.data)
+        except (ValueError, TypeError, RuntimeError, IndexError):
+            return
+        sizes = {n: (int(m["fn"].size), len(m["value"])) for n, m in run.plates.items()}
+        checks.check_subsampling({n: s for n, s in sizes.items() if s[1] < s[0]}, batch_size)
 
     def _check_batch(  # type: ignore[no-untyped-def]
         self, batch_size, run, second, plates, names, first, other

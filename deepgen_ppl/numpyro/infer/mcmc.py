@@ -114,6 +114,7 @@ def mcmc(
     counts = {"num_samples": num_samples, "num_chains": num_chains, "thinning": thinning}
     _check_counts(num_warmup=num_warmup, **counts)
     vectorized = _is_vectorized(chain_method, num_chains)
+    checks.check_target(target_accept_prob)
     kernel_class, options = kernel_.resolve(kernel, target_accept_prob)
     strategy = _strategy(init_strategy or options.pop("init_strategy", None))
     options.pop("init_strategy", None)

@@ -11,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 from jaxtyping import Array
+from numpyro.infer.autoguide import AutoLaplaceApproximation
 
+from deepgen_ppl import checks
 from deepgen_ppl.numpyro.infer import train as train_
 from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.numpyro.infer.fit import Fit
+from deepgen_ppl.numpyro.infer.laplace import approximate
 from deepgen_ppl.numpyro.objectives import Native, as_objective
 from deepgen_ppl.numpyro.probes import first_nonfinite
 from deepgen_ppl.numpyro.program import (
@@ -57,7 +60,8 @@ def svi(
 
     Args:
         model: a NumPyro model.
-        guide: its guide or autoguide; None for no latents (maximum likelihood).
+        guide: its guide or autoguide; None for no latents (maximum likelihood). The fit of an
+            `AutoLaplaceApproximation` has the normal at the mode as its guide.
         *data: arrays whose leading axis is the data axis, scalars or None.
         num_steps: number of gradient steps.
         batch_size: rows B of a minibatch, None for all rows at every step.
@@ -176,14 +180,16 @@ def svi(
     if result.failed is not None:
         raise _non_finite(pair, inputs, fit, result, train_.batch_key(random.fold_in(key, 1),
                                                                       result.failed))  # fmt: skip
+    if isinstance(guide, AutoLaplaceApproximation):
+        fit.guide, found = approximate(pair, guide, fit.params, inputs, key)
+        fit.params = jax.device_get(found)
     return fit
 
 
 def _check_options(
     num_steps: int, patience: int | None, validation_data: Any, compile: str
 ) -> None:
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be positive, got {num_steps}.")
+    checks.check_steps(num_steps)
     if patience is not None and validation_data is None:
         raise ValueError("patience counts validations: pass validation_data too, or drop patience.")
     if patience is not None and patience < 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from deepgen_ppl import checks
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
@@ -99,6 +100,7 @@ def mcmc(
     _check_counts(num_warmup=num_warmup, **counts)
     if chain_method not in ("auto", "sequential"):
         raise ValueError(f"chain_method must be 'auto' or 'sequential', not {chain_method!r}.")
+    checks.check_target(target_accept_prob)
     kernel_class, options = kernel_.resolve(kernel, target_accept_prob)
     init_strategy = init_strategy or options.get("init_strategy")
     data = data_.to_tensors(data)

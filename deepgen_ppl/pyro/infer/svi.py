@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.infer.autoguide import AutoLaplaceApproximation
 from torch import Tensor
 
+from deepgen_ppl import checks
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer import train as train_
 from deepgen_ppl.pyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.pyro.infer.fit import Fit
+from deepgen_ppl.pyro.infer.laplace import approximate
 from deepgen_ppl.pyro.infer.optimizers import as_optimizer
 from deepgen_ppl.pyro.infer.step import MODES, Step
 from deepgen_ppl.pyro.objectives import Native, as_objective
@@ -57,7 +60,8 @@ def svi(
 
     Args:
         model: a Pyro model.
-        guide: its guide or autoguide; None for no latents (maximum likelihood).
+        guide: its guide or autoguide; None for no latents (maximum likelihood). The fit of an
+            `AutoLaplaceApproximation` has the normal at the mode as its guide.
         *data: arrays whose leading axis is the data axis, scalars or None.
         num_steps: number of gradient steps.
         batch_size: rows B of a minibatch, None for all rows at every step.
@@ -192,14 +196,17 @@ def svi(
         fit._batch_size = batch_size
         if result.failed is not None:
             raise _non_finite(pair, tensors, fit, result)
+        if isinstance(guide, AutoLaplaceApproximation):
+            fit.guide, fit.params = approximate(
+                pair, guide, fit.params, tensors, model, model_kwargs
+            )
     return fit
 
 
 def _check_options(
     num_steps: int, patience: int | None, validation_data: Any, compile: str
 ) -> None:
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be positive, got {num_steps}.")
+    checks.check_steps(num_steps)
     if patience is not None and validation_data is None:
         raise ValueError("patience counts validations: pass validation_data too, or drop patience.")
     if patience is not None and patience < 1:
