@@ -381,6 +381,6 @@ def _compare_counts(axes: Axes, observed: np.ndarray, replicated: np.ndarray) ->
     values = np.arange(low, high + 1)
     data = np.histogram(observed, edges)[0] / max(observed.size, 1)
     axes.bar(values, data, color=ORANGE, alpha=0.45, width=0.8, label="observed")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.errorbar(values, middle, (middle - lower, upper - middle), fmt="o", color=BLUE,
                   markersize=4, linewidth=1.6, label="replicated, 90 %")  # fmt: skip

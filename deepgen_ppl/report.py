@@ -233,8 +233,9 @@ class _Sheet:
             cells = [values.mean(), values.std(ddof=1), *np.quantile(values, [0.05, 0.95])]
             numbers = [page.number(cell) for cell in cells]
             if chained:
-                numbers.append(page.number(round(float(array_stats.ess(values, method="bulk")))))
-                numbers.append(f"{float(array_stats.rhat(values)):.3f}")
+                bulk: Any = array_stats.ess(values, method="bulk")
+                rhat: Any = array_stats.rhat(values)
+                numbers += [page.number(round(float(bulk))), f"{float(rhat):.3f}"]
             body.append([f"<code>{page.text(name)}</code>", page.sparkline(values), *numbers])
         total = sum(int(np.prod(values.shape[2:])) for values in posterior.draws.values())
         why = f"{len(body)} of {total:,} scalar quantities are shown." if total > len(body) else ""
@@ -276,7 +277,7 @@ class _Sheet:
             tree = posterior.to_datatree(groups=["log_likelihood"])
             with warnings.catch_warnings():  # of large Pareto k, which the picture shows
                 warnings.simplefilter("ignore", UserWarning)
-                found = arviz_stats.loo(tree, pointwise=True)
+                found: Any = arviz_stats.loo(tree, pointwise=True)
             why = (
                 f"Expected log predictive density {found.elpd:.1f} ± {found.se:.1f} by leaving one "
                 "datum out at a time; a red datum decides the fit more than it should."

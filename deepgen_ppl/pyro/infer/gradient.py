@@ -175,21 +175,22 @@ def _copies(vectors: Vectors) -> Vectors:
 
 def _graphs(*functions: tuple[Callable[..., Any], tuple]) -> tuple[Any, Any, str, str]:
     """Trace functions into flat graphs, and put these into TorchScript where this torch has it."""
-    graphs = [make_fx(f)(*args) for f, args in functions]
+    graphs: list[Any] = [make_fx(f)(*args) for f, args in functions]
     try:
         # The interpreter of TorchScript calls the same kernels as Python, at a third of the cost.
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            scripts = [
-                torch.jit.freeze(torch.jit.trace(graph, args, check_trace=False).eval())
-                for graph, (_, args) in zip(graphs, functions, strict=True)
-            ]
+            scripts: list[Any] = []
+            for graph, (_, args) in zip(graphs, functions, strict=True):
+                script: Any = torch.jit.trace(graph, args, check_trace=False)
+                scripts.append(torch.jit.freeze(script.eval()))
             for script, (_, args) in zip(scripts, functions, strict=True):
                 for _ in range(3):  # profiled twice, then optimised
                     script(*args)
     except Exception as error:
-        return *graphs, "traced", f"no TorchScript: {type(error).__name__}: {str(error)[:200]}"
-    return *scripts, "torchscript", ""
+        reason = f"no TorchScript: {type(error).__name__}: {str(error)[:200]}"
+        return graphs[0], graphs[1], "traced", reason
+    return scripts[0], scripts[1], "torchscript", ""
 
 
 def _check(exact: Callable[..., Any], graph: Callable[..., Any], points: Sequence[Vectors]) -> None:

@@ -125,6 +125,11 @@ class _TracedNUTS(NUTS):
     leapfrog: Callable[..., Any]
     block_names: tuple[str, ...]
     statistics: dict[str, float]
+    # What Pyro's kernel holds once it is set up.
+    _fetch_from_cache: Callable[[], tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]]
+    _potential_energy_last: Tensor
+    _warmup_steps: int
+    _t: int
 
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         z, potential, grads = self._fetch_from_cache()
