@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array
 
+from deepgen_ppl.numpyro.handlers import is_delta
 from deepgen_ppl.numpyro.program import (
     Inputs,
     Pair,
@@ -24,32 +25,75 @@ from deepgen_ppl.numpyro.program import (
 def check_rows_independent(
     pair: Pair, params: Mapping[str, Any], data: Any, key: Array, num_rows: int = 64
 ) -> bool:
-    """Tell whether changing the data of one row leaves every other row's log weight as it was.
+    """Tell whether moving one row's data and latents leaves every other row's log weight as it was.
+
+    The declared plates promise it; a network that mixes rows (batch normalisation in training
+    mode, attention over the batch) or a density that reads other rows' latents (a cumulative sum)
+    breaks the promise.
 
     Args:
         pair: model and guide.
         params: constrained parameters and mutable state.
         data: data arguments or `Inputs`.
-        key: seeds the draw.
+        key: seeds the draws.
         num_rows: number of rows that are looked at.
     """
     inputs = as_pair_inputs(pair, data)
     size = min(inputs.num_rows, num_rows)
     if size < 2:
         return True
-    middle = size // 2
+    middle, values = size // 2, dict(params)
+    rows = jnp.arange(size) if size < inputs.num_rows else None
+    axes: dict[str, int] = {}
 
     @jax.jit
-    def moved(inputs: Inputs, params: Mapping[str, Any], key: Array) -> Array:
-        rows = jnp.arange(size) if size < inputs.num_rows else None
-        before = log_weights(pair, params, inputs, rows, key=key).rows
-        # The middle row takes the value of the last row of all: inside one batch both directions.
-        swap = jax.tree.map(lambda x: x.at[middle].set(x[-1]) if x.ndim else x, inputs.data)
-        after = log_weights(pair, params, inputs._replace(data=swap), rows, key=key).rows
-        change = jnp.abs(after - before) > 1e-4 * (1.0 + jnp.abs(before))
-        return jnp.any(change.at[middle].set(False))
+    def moved(inputs: Inputs, values: dict[str, Any], key: Array) -> tuple[Inputs, dict, dict]:
+        draws = [_draw(pair, inputs, values, subkey, rows, axes) for subkey in random.split(key, 5)]
+        others = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *draws[1:])
+        swapped = _with_row(inputs.data, inputs.data, middle)
+        return inputs._replace(data=swapped), draws[0], _with_row(draws[0], others, middle)
 
-    return not bool(moved(inputs, dict(params), key))
+    @jax.jit
+    def by_row(inputs: Inputs, values: dict[str, Any], key: Array, held: dict) -> Array:
+        held = {name: jnp.moveaxis(value, 0, axes[name]) for name, value in held.items()}
+        return log_weights(pair, {**values, **held}, inputs, rows, key=key).rows
+
+    swapped, drawn, other = moved(inputs, values, key)
+    before = by_row(inputs, values, key, drawn)
+    after = by_row(swapped, values, key, other)
+    change = jnp.abs(after - before) > 1e-4 * (1.0 + jnp.abs(before))
+    return not bool(jnp.any(change.at[middle].set(False)))
+
+
+def _draw(
+    pair: Pair,
+    inputs: Inputs,
+    values: Mapping[str, Any],
+    key: Array,
+    rows: Array | None,
+    axes: dict[str, int],
+) -> dict[str, Array]:
+    """Return a draw of each random site of the guide (or prior), its rows on the leading axis."""
+    program = pair.guide or pair.model
+    seen = run(program, inputs, values, key, rows=rows)
+    drawn = {}
+    for name, site in program.latents.items():
+        if not is_delta(seen[name]["fn"]):
+            axes[name] = next(i for i, p in enumerate(site.plates) if p in program.data_plates)
+            drawn[name] = jnp.moveaxis(seen[name]["value"], axes[name], 0)
+    return drawn
+
+
+def _with_row(values: Any, others: Any, row: int) -> Any:
+    """Return arrays whose row is another's: the one that differs from it in most of them."""
+    arrays = [
+        (v, o) for v, o in zip(*map(jax.tree.leaves, (values, others)), strict=True) if v.ndim
+    ]
+    if not arrays:
+        return values
+    differs = [jnp.any((o != v[row]).reshape(len(o), -1), axis=1) for v, o in arrays]
+    source = jnp.argmax(jnp.sum(jnp.stack(differs), axis=0))
+    return jax.tree.map(lambda v, o: v.at[row].set(o[source]) if v.ndim else v, values, others)
 
 
 def first_nonfinite(

@@ -22,12 +22,26 @@ def is_plate(msg: Message) -> bool:
     return isinstance(msg["fn"], _Subsample)
 
 
-def is_factor(msg: Message) -> bool:
-    """Whether a sample message is a `pyro.factor` statement."""
-    fn = msg["fn"]
+def base_name(fn: Any) -> str:
+    """Return the class name of a distribution below masks, expansions and independent dims."""
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
-    return type(fn).__name__ == "Unit"
+    return type(fn).__name__
+
+
+def is_factor(msg: Message) -> bool:
+    """Whether a sample message is a `pyro.factor` statement."""
+    return base_name(msg["fn"]) == "Unit"
+
+
+def is_delta(fn: Any) -> bool:
+    """Whether a distribution is a point, which other sites may have determined."""
+    return base_name(fn) == "Delta"
+
+
+def is_improper(fn: Any) -> bool:
+    """Whether a distribution is flat and cannot be sampled, masked or expanded too."""
+    return base_name(fn) == "ImproperUniform"
 
 
 def log_prob(msg: Message) -> Tensor:
@@ -167,13 +181,6 @@ class replay(Messenger):
         elif not msg["is_observed"] and msg["name"] in self.values:
             msg["value"] = self.values[msg["name"]]
             msg["done"] = True
-
-
-def is_improper(fn: Any) -> bool:
-    """Whether a distribution is flat and cannot be sampled, masked or expanded too."""
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return type(fn).__name__ == "ImproperUniform"
 
 
 class feasible(Messenger):

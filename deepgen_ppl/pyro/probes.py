@@ -11,45 +11,89 @@ from torch import Tensor
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, private_store
-from deepgen_ppl.pyro.program import Pair, Program, batch_handlers, call, log_weights, terms
+from deepgen_ppl.pyro.program import (
+    Pair,
+    Program,
+    batch_handlers,
+    call,
+    log_weights,
+    propose,
+    terms,
+)
 
 
 def check_rows_independent(
     pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], key: int = 0, num_rows: int = 64
 ) -> bool:
-    """Tell whether changing the data of one row leaves every other row's log weight as it was.
+    """Tell whether moving one row's data and latents leaves every other row's log weight as it was.
 
     The declared plates promise it; a network that mixes rows (batch normalisation in training
-    mode, attention over the batch) breaks the promise.
+    mode, attention over the batch) or a density that reads other rows' latents (a cumulative sum)
+    breaks the promise.
 
     Args:
         pair: Model and guide.
         params: Constrained values by name.
         data: The full data.
-        key: Seed of the draw.
+        key: Seed of the draws.
         num_rows: Number of rows that are looked at.
     """
     total = data_.num_rows(data)
     if not pair.local or total is None:
         return False
+    local = [site for program in pair.programs for site in program.latents.values()]
+    if any(site.row_plate not in site.plates for site in local):
+        return False  # a sequential plate: each row has sites of its own
     size = min(total, num_rows)
     if size < 2:
         return True
     rows = torch.arange(size) if size < total else None
     middle = size // 2
-    moved = tuple(_with_row(v, middle) if data_.has_rows(v) else v for v in data)
-    with torch.no_grad(), private_store(), preserved(pair.modules), forked_rng(None):
-        before = log_weights(pair, params, data, rows, key).rows
-        after = log_weights(pair, params, moved, rows, key).rows
+    with torch.no_grad(), private_store(), preserved(pair.modules), forked_rng(key):
+        drawn, *others = (_draw(pair, params, data, rows) for _ in range(5))
+        other = {name: torch.cat([values[name] for values in others]) for name in drawn}
+        moved = _with_row(drawn, other, middle)
+        arrays = {str(i): value for i, value in enumerate(data) if data_.has_rows(value)}
+        arrays = _with_row(arrays, arrays, middle)
+        swapped = tuple(arrays.get(str(i), value) for i, value in enumerate(data))
+        axes = {name: _row_axis(pair, name) for name in drawn}
+        before, after = (
+            log_weights(pair, params, inputs, rows, key,
+                        {name: value.movedim(0, axes[name]) for name, value in held.items()}).rows
+            for inputs, held in ((data, drawn), (swapped, moved))
+        )  # fmt: skip
     change = torch.abs(after - before) > 1e-4 * (1.0 + torch.abs(before))
     change[middle] = False
     return not bool(change.any())
 
 
-def _with_row(value: Tensor, row: int) -> Tensor:
-    value = value.clone()
-    value[row] = value[-1]  # the last of all: inside one batch both directions
-    return value
+def _draw(
+    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], rows: Tensor | None
+) -> dict[str, Tensor]:
+    """Return a draw of each random site of the guide (or prior), its rows on the leading axis."""
+    sites = propose(pair, params, data, rows).sites
+    names = (pair.guide or pair.model).latents
+    free = {n: sites[n]["value"] for n in names if not handlers.is_delta(sites[n]["fn"])}
+    return {name: value.movedim(_row_axis(pair, name), 0) for name, value in free.items()}
+
+
+def _row_axis(pair: Pair, name: str) -> int:
+    site = (pair.guide or pair.model).sites[name]
+    return site.plates.index(site.row_plate)
+
+
+def _with_row(
+    values: Mapping[str, Tensor], others: Mapping[str, Tensor], row: int
+) -> dict[str, Tensor]:
+    """Return arrays whose row is another's: the one that differs from it in most of them."""
+    if not values:
+        return {}
+    differs = [(others[n] != v[row]).reshape(len(others[n]), -1).any(1) for n, v in values.items()]
+    source = int(torch.stack(differs).sum(0).argmax())
+    out = {name: value.clone() for name, value in values.items()}
+    for name, value in out.items():
+        value[row] = others[name][source]
+    return out
 
 
 def first_nonfinite(

@@ -51,7 +51,7 @@ def log_weights(
         data: The full data, tensors.
         rows: Row numbers of a batch, shape `(B,)`; all rows when None.
         key: Seed of the draw; torch's current random state when None.
-        held: Values of guide sites that are not to be drawn.
+        held: Values of sites of the guide (or prior) that are not to be drawn.
 
     Cost:
         One run of guide and model on the batch.
@@ -64,7 +64,8 @@ def log_weights(
     size = len(rows) if rows is not None else total
     with installed(pair.params.values(), params) as answers:
         if guide is None:
-            run = call(model, batch, *batch_handlers(model, rows, total), answers)
+            around = (*batch_handlers(model, rows, total), answers)
+            run = call(model, batch, *around, handlers.replay(held or {}))
             rows_, shared = terms(run, model, size, total, skip_latents=True)
             return Weights(rows_, shared, _scale(total, size), None, None, *_values(model, run))
         with handlers.autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0):
@@ -124,7 +125,8 @@ def particles(
     if hold_shared and pair.guide is not None:
         shared = [s.name for s in pair.guide.latents.values() if s.row_plate is None]
         if shared:
-            held = guide_draw(pair, params, data, rows, shared)
+            run = propose(pair, params, data, rows)
+            held = {name: run.sites[name]["value"] for name in shared}
 
     def draw(_: Any = None) -> tuple:
         w = log_weights(pair, params, data, rows, held=held)
@@ -143,24 +145,17 @@ def particles(
     return Weights(rows_, shared_, scale, score_rows, score_shared, latents, fixed, found)
 
 
-def guide_draw(
-    pair: Pair,
-    params: Mapping[str, Tensor],
-    data: Sequence[Any],
-    rows: Tensor | None,
-    names: Sequence[str],
-) -> dict[str, Tensor]:
-    """Return one draw of some sites of the guide."""
-    guide, total = pair.guide, data_.num_rows(data)
-    if guide is None:
-        return {}
+def propose(
+    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], rows: Tensor | None
+) -> handlers.record:
+    """Run the guide (the model where there is none) on the batch once, and return its record."""
+    program, total = pair.guide or pair.model, data_.num_rows(data)
     size = len(rows) if rows is not None else total
     with (
         installed(pair.params.values(), params) as answers,
-        handlers.autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0),
+        handlers.autoguide_rows(program.modules, program.data_plates, total or 0, size or 0),
     ):
-        run = call(guide, data_.take(data, rows), *batch_handlers(guide, rows, total), answers)
-    return {name: run.sites[name]["value"] for name in names}
+        return call(program, data_.take(data, rows), *batch_handlers(program, rows, total), answers)
 
 
 def _several(pair: Pair, draw: Callable[..., tuple], num_particles: int) -> tuple:

@@ -78,6 +78,20 @@ def test_rows_that_touch_each_other_are_weighed_together(dg: ModuleType, zoo: Mo
     assert found.log_weights.shape == (1, 2000)
 
 
+@pytest.mark.parametrize("data", [X, np.full_like(X, 0.3)], ids=["distinct", "equal"])
+@pytest.mark.parametrize("model", ["random_walk", "coin_walk"])
+def test_rows_that_touch_each_other_by_latents_are_weighed_together(
+    dg: ModuleType, zoo: ModuleType, model: str, data: np.ndarray
+) -> None:
+    found = dg.importance(getattr(zoo, model), None, data, num_particles=100)
+    assert found.row_dim is None
+
+
+def test_equal_rows_keep_their_own_evidence(dg: ModuleType, zoo: ModuleType) -> None:
+    found = dg.importance(zoo.local_normal, None, np.full_like(X, 0.3), num_particles=100)
+    assert found.row_dim == "data"
+
+
 def test_shared_latents_are_weighed_together(dg: ModuleType, zoo: ModuleType) -> None:
     found = dg.importance(zoo.normal_mean, zoo.loose_guide, X, params={"loc": 0.9, "scale": 0.4},
                           num_particles=4000)  # fmt: skip

@@ -389,3 +389,17 @@ def cusp(y: Array) -> None:
     numpyro.factor("root", -jnp.sqrt(jnp.abs(loc)))
     with numpyro.plate("data", len(y)):
         numpyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+
+def random_walk(x: Array) -> None:
+    """Each datum sees the sum of the latents up to its own, so that rows touch each other."""
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(jnp.cumsum(z), 1.0), obs=x)
+
+
+def coin_walk(x: Array) -> None:
+    """Each datum sees the number of heads up to its own coin."""
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Bernoulli(0.9))
+        numpyro.sample("x", dist.Normal(jnp.cumsum(z), 1.0), obs=x)

@@ -319,3 +319,17 @@ def cusp(y: Tensor) -> None:
     pyro.factor("root", -torch.sqrt(torch.abs(loc)))
     with pyro.plate("data", len(y)):
         pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+
+def random_walk(x: Tensor) -> None:
+    """Each datum sees the sum of the latents up to its own, so that rows touch each other."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(torch.cumsum(z, 0), 1.0), obs=x)
+
+
+def coin_walk(x: Tensor) -> None:
+    """Each datum sees the number of heads up to its own coin."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Bernoulli(0.9))
+        pyro.sample("x", dist.Normal(torch.cumsum(z, 0), 1.0), obs=x)
