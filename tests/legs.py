@@ -14,14 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV_312 = ROOT / ".venv312"
 PER_WING = ("tests/wings", "tests/exactness", "tests/posteriordb")
+TIME_LIMIT = 3000  # seconds of one command
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5")
 
 
@@ -144,11 +145,23 @@ def hall_modules() -> list[str]:
     return [str(p.relative_to(ROOT)) for p in sorted((ROOT / "deepgen_ppl").glob("*.py"))]
 
 
+def status_of(command: Sequence[str], env: Mapping[str, str], log: IO[str]) -> int | str:
+    """Run a command to its end, or to the time limit, and return its exit status."""
+    quiet = subprocess.DEVNULL
+    try:
+        return subprocess.run(
+            command, cwd=ROOT, env=env, stdin=quiet, stdout=log, stderr=log, timeout=TIME_LIMIT
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return f"none within {TIME_LIMIT} s"
+
+
 def run(leg: Leg) -> Outcome:
     """Run one leg and keep what it printed."""
     start = time.perf_counter()
     if leg.skipped:
         return Outcome(leg, "skipped", 0.0, leg.skipped)
+    print(f"... {leg.name}", flush=True)
     # Legs share the cores: threads that wait for each other by spinning would slow both tenfold.
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     env = {**os.environ, "MPLBACKEND": "Agg", **one, **leg.env}
@@ -157,12 +170,9 @@ def run(leg: Leg) -> Outcome:
         for command in leg.commands:
             log.write("$ " + " ".join(command).replace(f"{ROOT}{os.sep}", "") + "\n")
             log.flush()
-            done = subprocess.run(
-                command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-            if done.returncode != 0:
+            if (status := status_of(command, env, log)) != 0:
                 verdict = "failed"
-                log.write(f"exit status {done.returncode}\n")
+                log.write(f"exit status {status}\n")
                 break
         log.seek(0)
         return Outcome(leg, verdict, time.perf_counter() - start, log.read())
