@@ -16,6 +16,7 @@ from jaxtyping import Float
 from deepgen_ppl import archive
 from deepgen_ppl.diagnostics import Diagnosis, diagnose_fit
 from deepgen_ppl.numpyro.infer.checkpoint import flatten, restore
+from deepgen_ppl.numpyro.infer.laplace import normal_guide
 from deepgen_ppl.numpyro.program import Pair, abstract_params, read_pair
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Fit:
         seconds: time of the steps.
         compile_seconds: time of tracing and compiling.
         model: the model.
-        guide: the guide, None for maximum likelihood.
+        guide: the guide, None for maximum likelihood; after `AutoLaplaceApproximation` the normal
+            guide at the mode.
         compiled: how the steps ran; "compiled" on this wing.
         reason: why so.
         seed: the seed.
@@ -208,6 +210,7 @@ def load_fit(
     """
     arrays, manifest = archive.load(path)
     name = Path(path).name
+    guide = normal_guide(guide)
     if manifest.get("kind") != "fit" or manifest.get("wing") != "numpyro":
         found = f"{manifest.get('wing', '')} {manifest.get('kind', 'file')}".strip()
         raise ValueError(f"{name} holds a {found}, not a fit of the NumPyro wing.")

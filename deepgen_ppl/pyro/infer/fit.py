@@ -17,6 +17,7 @@ from deepgen_ppl import archive
 from deepgen_ppl.diagnostics import Diagnosis, diagnose_fit
 from deepgen_ppl.pyro.data import to_tensor
 from deepgen_ppl.pyro.infer.checkpoint import flatten
+from deepgen_ppl.pyro.infer.laplace import normal_guide
 from deepgen_ppl.pyro.parameters import forked_rng
 from deepgen_ppl.pyro.program import Pair, read_pair
 
@@ -38,7 +39,8 @@ class Fit:
         seconds: time of the steps.
         compile_seconds: time of tracing and compiling.
         model: the model.
-        guide: the guide, None for maximum likelihood.
+        guide: the guide, None for maximum likelihood; after `AutoLaplaceApproximation` the normal
+            guide at the mode.
         compiled: how the last steps ran: "eager", "traced" or "compiled".
         reason: why so.
         seed: the seed.
@@ -215,6 +217,7 @@ def load_fit(
     """
     arrays, manifest = archive.load(path)
     name = Path(path).name
+    guide = normal_guide(guide)
     if manifest.get("kind") != "fit" or manifest.get("wing") != "pyro":
         found = f"{manifest.get('wing', '')} {manifest.get('kind', 'file')}".strip()
         raise ValueError(f"{name} holds a {found}, not a fit of the Pyro wing.")
