@@ -181,6 +181,24 @@ def refuse_integers(site: str, dtype: object) -> None:
     )
 
 
+def check_shape(site: str, data: Sequence[int], shape: Sequence[int]) -> None:
+    """Refuse data that only fit a site when both are broadcast against each other.
+
+    Raises:
+        ValueError: a column meets a row, as `(N, 1)` data at a site of shape `(N,)`.
+    """
+    data, shape = tuple(data), tuple(shape)
+    try:
+        both = np.broadcast_shapes(data, shape)
+    except ValueError:  # the site's own log density says so
+        return
+    if both not in (data, shape):
+        raise ValueError(
+            f"site '{site}' has shape {shape} but its data have shape {data}: together they would "
+            f"broadcast to {both}. Pass data of the site's shape, for example x.reshape{shape}."
+        )
+
+
 def check_subsampling(plates: Mapping[str, tuple[int, int]], batch_size: int | None) -> None:
     """Refuse `batch_size` together with plates that subsample by themselves.
 
@@ -287,4 +305,21 @@ def check_local(sites: Sequence[str], batch_size: int) -> None:
             f"batch_size={batch_size}: the guide draws {quote(sites)} for all rows at once, but "
             "the model has one per row. Draw them inside the data plate (AutoNormal, or an "
             "amortised guide), or drop batch_size."
+        )
+
+
+def check_points(sites: Sequence[str]) -> None:
+    """Refuse to weigh draws from a guide that is a point, as a MAP guide is.
+
+    Args:
+        sites: continuous latents that the guide gives one value only.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if sites:
+        raise ValueError(
+            f"the guide puts all its mass on one point of {quote(sites)}: its draws have no "
+            "density to weigh. fit.posterior() gives the point; for a posterior around it fit "
+            "AutoLaplaceApproximation, AutoNormal or another guide with a density."
         )

@@ -96,6 +96,30 @@ def _with_row(values: Any, others: Any, row: int) -> Any:
     return jax.tree.map(lambda v, o: v.at[row].set(o[source]) if v.ndim else v, values, others)
 
 
+def points(pair: Pair, params: Mapping[str, Any], data: Any, key: Array) -> list[str]:
+    """Return the continuous latents that the guide gives one value only, as a MAP guide does.
+
+    Args:
+        pair: model and guide.
+        params: constrained parameters and mutable state.
+        data: data arguments or `Inputs`.
+        key: seeds the draws.
+    """
+    guide = pair.guide
+    if guide is None:
+        return []
+    inputs = as_pair_inputs(pair, data)
+    free = {n for n, site in pair.model.latents.items() if not site.is_discrete}
+
+    @jax.jit
+    def draw(inputs: Inputs, values: dict[str, Any], key: Array) -> dict[str, Array]:
+        seen = run(guide, inputs, values, key)
+        return {n: seen[n]["value"] for n in free & set(seen) if is_delta(seen[n]["fn"])}
+
+    one, other = (draw(inputs, dict(params), subkey) for subkey in random.split(key))
+    return [n for n in pair.model.latents if n in one and bool(jnp.all(one[n] == other[n]))]
+
+
 def first_nonfinite(
     pair: Pair, params: Mapping[str, Any], data: Any, rows: Any, key: Array
 ) -> tuple[str | None, list[int]]:

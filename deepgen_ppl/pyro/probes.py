@@ -96,6 +96,27 @@ def _with_row(
     return out
 
 
+def points(
+    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], key: int = 0
+) -> list[str]:
+    """Return the continuous latents that the guide gives one value only, as a MAP guide does.
+
+    Args:
+        pair: Model and guide.
+        params: Constrained values by name.
+        data: The full data.
+        key: Seed of the draws.
+    """
+    if pair.guide is None:
+        return []
+    free = {n for n, site in pair.model.latents.items() if not site.is_discrete}
+    with torch.no_grad(), private_store(), preserved(pair.modules), forked_rng(key):
+        one, other = (propose(pair, params, data, None).sites for _ in range(2))
+    fixed = {n for n in free & set(one) if handlers.is_delta(one[n]["fn"])}
+    same = {n for n in fixed if torch.equal(one[n]["value"], other[n]["value"])}
+    return [name for name in pair.model.latents if name in same]
+
+
 def first_nonfinite(
     pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], rows: Any, key: int
 ) -> tuple[str | None, list[int]]:

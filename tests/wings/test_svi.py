@@ -56,17 +56,72 @@ def test_warm_start_from_another_fit(dg: ModuleType, zoo: ModuleType) -> None:
         np.testing.assert_allclose(zoo.to_numpy(again.params[name]), zoo.to_numpy(value), rtol=1e-6)
 
 
+# ------------------------------------------------------------------------------- points and normals
+
+
+def exact_regression() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    """Return x, y, the posterior's mean and covariance, and the log evidence."""
+    rng = np.random.default_rng(3)
+    x = np.stack([np.ones(50), rng.normal(1.0, 1.0, 50)], axis=1).astype(np.float32)
+    y = (x @ [0.5, -1.0] + rng.normal(0.0, 0.5, 50)).astype(np.float32)
+    covariance = np.linalg.inv(np.eye(2) + x.T @ x / 0.25)
+    marginal = x @ x.T + 0.25 * np.eye(50)
+    log_det = np.linalg.slogdet(2 * np.pi * marginal)[1]
+    log_evidence = -0.5 * (log_det + y @ np.linalg.solve(marginal, y))
+    return x, y, covariance @ x.T @ y / 0.25, covariance, float(log_evidence)
+
+
+def test_laplace_is_exact_where_the_posterior_is_normal(
+    dg: ModuleType, zoo: ModuleType, tmp_path
+) -> None:
+    x, y, mean, covariance, log_evidence = exact_regression()
+    options = {"num_steps": 1500, "optim": zoo.adam(0.03), "progress": False}
+    fit = dg.svi(zoo.regression, zoo.auto_laplace(zoo.regression), x, y, **options)
+    draws = fit.posterior(num_samples=4000).draws["weights"][0]
+    error = np.sqrt(np.diag(covariance) / 4000)
+    assert np.all(np.abs(draws.mean(0) - mean) < 5 * error)
+    # The entries of a sample covariance have variance (c_ii c_jj + c_ij^2) / S.
+    spread = np.outer(np.diag(covariance), np.diag(covariance)) + covariance**2
+    assert np.all(np.abs(np.cov(draws.T) - covariance) < 5 * np.sqrt(spread / 4000))
+    found = fit.importance(num_particles=1000)
+    assert found.evidence.pareto_k < 0.5
+    assert found.evidence.ess > 950
+    assert abs(found.evidence.log_evidence - log_evidence) < 1e-2
+    loaded = dg.load_fit(
+        fit.save(tmp_path / "fit.dgp"), zoo.regression, zoo.auto_laplace(zoo.regression)
+    )
+    answers = [f.importance(x, y, num_particles=50).log_weights for f in (fit, loaded)]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_a_point_is_drawn_but_not_weighed(dg: ModuleType, zoo: ModuleType) -> None:
+    x, y, mean, _, _ = exact_regression()
+    options = {"num_steps": 1500, "optim": zoo.adam(0.03), "progress": False}
+    fit = dg.svi(zoo.regression, zoo.auto_point(zoo.regression), x, y, **options)
+    draws = fit.posterior(num_samples=3).draws["weights"][0]
+    np.testing.assert_allclose(draws, np.tile(mean, (3, 1)), atol=1e-3)
+    with pytest.raises(ValueError, match="all its mass on one point of 'weights'"):
+        fit.importance()
+    assert [check.name for check in fit.diagnose().checks] == [
+        "loss still falling",
+        "non-finite steps",
+    ]
+
+
 # --------------------------------------------------------------------------------------- objectives
 
 
-def test_score_function_gradient_is_the_enumerated_one(dg: ModuleType, zoo: ModuleType) -> None:
+@pytest.mark.parametrize("coins, scale", [("hidden_coins", 1.0), ("half_coins", 0.5)])
+def test_score_function_gradient_is_the_enumerated_one(
+    dg: ModuleType, zoo: ModuleType, coins: str, scale: float
+) -> None:
     y, logit = Y[:6], 0.4
     q = 1 / (1 + np.exp(-logit))
     fit = fit_of(
         dg,
         zoo,
-        "hidden_coins",
-        "hidden_coins_guide",
+        coins,
+        f"{coins}_guide",
         y=y,
         num_steps=1,
         optim=zoo.sgd(1.0),
@@ -74,9 +129,9 @@ def test_score_function_gradient_is_the_enumerated_one(dg: ModuleType, zoo: Modu
     )
     moved = float(fit.params["logit"]) - logit
     log_ratio = np.log(0.3 / 0.7) + 0.5 * (y**2 - (y - 1) ** 2) - logit
-    exact = float(np.sum(q * (1 - q) * log_ratio))
+    exact = scale * float(np.sum(q * (1 - q) * log_ratio))
     # Each row's estimate has at most variance E[w^2] / K; five standard errors of the sum.
-    error = np.sqrt(np.sum((np.abs(log_ratio) + 4) ** 2) * q * (1 - q) / 20_000)
+    error = scale * np.sqrt(np.sum((np.abs(log_ratio) + 4) ** 2) * q * (1 - q) / 20_000)
     assert abs(moved - exact) < 5 * error
 
 

@@ -10,7 +10,12 @@ import numpyro.distributions as dist
 import optax
 from jax import Array, random
 from numpyro import handlers
-from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from numpyro.infer.autoguide import (
+    AutoDelta,
+    AutoLaplaceApproximation,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
 from numpyro.infer.reparam import LocScaleReparam
 
 
@@ -39,6 +44,13 @@ def line(x: Array, y: Array | None = None) -> None:
     with numpyro.plate("data", len(x)):
         mu = numpyro.deterministic("mu", slope * x)
         numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+
+
+def regression(x: Array, y: Array) -> None:
+    """A linear regression: weights ~ N(0, I), y_i ~ N(x_i . weights, 1/2)."""
+    weights = numpyro.sample("weights", dist.Normal(0.0, 1.0).expand([x.shape[1]]).to_event(1))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("y", dist.Normal(x @ weights, 0.5), obs=y)
 
 
 def eight_schools(y: Array, sigma: Array) -> None:
@@ -79,6 +91,16 @@ def to_numpy(value: Array) -> np.ndarray:
 def auto_normal(model: Callable[..., None]) -> AutoNormal:
     """The mean-field autoguide."""
     return AutoNormal(model)
+
+
+def auto_laplace(model: Callable[..., None]) -> AutoLaplaceApproximation:
+    """The autoguide of the normal at the mode."""
+    return AutoLaplaceApproximation(model)
+
+
+def auto_point(model: Callable[..., None]) -> AutoDelta:
+    """The autoguide of the mode alone."""
+    return AutoDelta(model)
 
 
 def loose_guide(y: Array) -> None:
@@ -403,3 +425,13 @@ def coin_walk(x: Array) -> None:
     with numpyro.plate("data", len(x)):
         z = numpyro.sample("z", dist.Bernoulli(0.9))
         numpyro.sample("x", dist.Normal(jnp.cumsum(z), 1.0), obs=x)
+
+
+def line_guide(x: Array, y: Array | None = None) -> None:
+    """A narrow normal over the slope."""
+    loc = numpyro.param("loc", jnp.array(0.0))
+    numpyro.sample("slope", dist.Normal(loc, 0.1))
+
+
+half_coins = handlers.scale(hidden_coins, scale=0.5)
+half_coins_guide = handlers.scale(hidden_coins_guide, scale=0.5)

@@ -8,7 +8,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import (
+    AutoDelta,
+    AutoLaplaceApproximation,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
 from pyro.infer.reparam import LocScaleReparam
 from torch import Tensor
 
@@ -38,6 +43,13 @@ def line(x: Tensor, y: Tensor | None = None) -> None:
     with pyro.plate("data", len(x)):
         mu = pyro.deterministic("mu", slope * x)
         pyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+
+
+def regression(x: Tensor, y: Tensor) -> None:
+    """A linear regression: weights ~ N(0, I), y_i ~ N(x_i . weights, 1/2)."""
+    weights = pyro.sample("weights", dist.Normal(0.0, 1.0).expand([x.shape[1]]).to_event(1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(x @ weights, 0.5), obs=y)
 
 
 def eight_schools(y: Tensor, sigma: Tensor) -> None:
@@ -78,6 +90,16 @@ def to_numpy(value: Tensor) -> np.ndarray:
 def auto_normal(model: Callable[..., None]) -> AutoNormal:
     """The mean-field autoguide."""
     return AutoNormal(model)
+
+
+def auto_laplace(model: Callable[..., None]) -> AutoLaplaceApproximation:
+    """The autoguide of the normal at the mode."""
+    return AutoLaplaceApproximation(model)
+
+
+def auto_point(model: Callable[..., None]) -> AutoDelta:
+    """The autoguide of the mode alone."""
+    return AutoDelta(model)
 
 
 def loose_guide(y: Tensor) -> None:
@@ -333,3 +355,13 @@ def coin_walk(x: Tensor) -> None:
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Bernoulli(0.9))
         pyro.sample("x", dist.Normal(torch.cumsum(z, 0), 1.0), obs=x)
+
+
+def line_guide(x: Tensor, y: Tensor | None = None) -> None:
+    """A narrow normal over the slope."""
+    loc = pyro.param("loc", torch.tensor(0.0))
+    pyro.sample("slope", dist.Normal(loc, 0.1))
+
+
+half_coins = poutine.scale(hidden_coins, scale=0.5)
+half_coins_guide = poutine.scale(hidden_coins_guide, scale=0.5)

@@ -11,8 +11,9 @@ import numpy as np
 from jax import random
 from jaxtyping import Array
 
+from deepgen_ppl import checks
 from deepgen_ppl.evidence import evidence, resample
-from deepgen_ppl.numpyro.probes import check_rows_independent
+from deepgen_ppl.numpyro.probes import check_rows_independent, points
 from deepgen_ppl.numpyro.program import (
     Inputs,
     Pair,
@@ -68,7 +69,8 @@ def importance(
         The weighted draws and the evidence with its standard error, ESS and Pareto k.
 
     Raises:
-        ValueError: bad data, sites that do not match, parameters without a value, NaN weights.
+        ValueError: bad data, sites that do not match, parameters without a value, a guide
+            that is a point (MAP), NaN weights.
 
     Cost:
         K passes over the data in chunks of bounded memory; beside it K x N weights and the draws.
@@ -95,6 +97,7 @@ def importance(
     )
     check_learned(pair, values)
     inputs, key = pair.inputs(data), as_key(seed)
+    checks.check_points(points(pair, values, inputs, key))
     by_row = pair.local and check_rows_independent(pair, values, inputs, random.fold_in(key, 1))
     sampler = _Sampler(pair, values, inputs, num_particles, keep_draws, by_row)
     log_w, draws, stats = (
@@ -127,13 +130,18 @@ def draw_guide(
 
 def judge_guide(
     fit: Fit, data: tuple, num_particles: int, seed: int, num_rows: int = 200
-) -> tuple[np.ndarray, str | None]:
-    """Return log weights under a fit's guide, of at most `num_rows` rows, and the plate's name."""
+) -> tuple[np.ndarray | None, str | None]:
+    """Return log weights under a fit's guide, of at most `num_rows` rows, and the plate's name.
+
+    There are none under a guide that is a point.
+    """
     pair = read_pair(
         fit.model, fit.guide, data, model_kwargs=fit.model_kwargs, params=fit.params, prior=True,
         enumerated=True,
     )  # fmt: skip
     inputs, key = pair.inputs(data), as_key(seed)
+    if points(pair, fit.params, inputs, key):
+        return None, None
     by_row = pair.local and check_rows_independent(pair, fit.params, inputs, random.fold_in(key, 1))
     sampler = _Sampler(pair, fit.params, inputs, num_particles, False, by_row)
     if not by_row:

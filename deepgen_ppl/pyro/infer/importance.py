@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepgen_ppl import checks
 from deepgen_ppl.evidence import evidence, resample
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer.train import mix
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, resolve
-from deepgen_ppl.pyro.probes import check_rows_independent
+from deepgen_ppl.pyro.probes import check_rows_independent, points
 from deepgen_ppl.pyro.program import Pair, particles, read_pair
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def importance(
         The weighted draws and the evidence with its standard error, ESS and Pareto k.
 
     Raises:
-        ValueError: bad data, sites that do not match, parameters without a value, NaN weights.
+        ValueError: bad data, sites that do not match, parameters without a value, a guide
+            that is a point (MAP), NaN weights.
 
     Cost:
         K passes over the data in chunks of bounded memory, vectorised where the program allows it;
@@ -86,6 +88,7 @@ def importance(
     if num_particles < 1:
         raise ValueError(f"num_particles must be positive, got {num_particles}.")
     pair, values, tensors = _prepare(model, guide, data, params, model_kwargs, seed, prior=True)
+    checks.check_points(_points(pair, values, tensors, seed))
     by_row = pair.local and _independent(pair, values, tensors, seed)
     sampler = _Sampler(pair, values, tensors, num_particles, keep_draws, by_row)
     if by_row:
@@ -117,11 +120,16 @@ def draw_guide(
 
 def judge_guide(
     fit: Fit, data: tuple, num_particles: int, seed: int, num_rows: int = 200
-) -> tuple[np.ndarray, str | None]:
-    """Return log weights under a fit's guide, of at most `num_rows` rows, and the plate's name."""
+) -> tuple[np.ndarray | None, str | None]:
+    """Return log weights under a fit's guide, of at most `num_rows` rows, and the plate's name.
+
+    There are none under a guide that is a point.
+    """
     pair, values, tensors = _prepare(
         fit.model, fit.guide, data, fit.params, fit.model_kwargs, seed, prior=True, enumerated=True
     )
+    if _points(pair, values, tensors, seed):
+        return None, None
     by_row = pair.local and _independent(pair, values, tensors, seed)
     sampler = _Sampler(pair, values, tensors, num_particles, False, by_row)
     if not by_row:
@@ -147,6 +155,11 @@ def _prepare(
     )
     device = data_.device_of(pair.modules)
     return pair, resolve(pair.params, learned), data_.to_tensors(data, device)
+
+
+def _points(pair: Pair, values: dict[str, Tensor], data: tuple, seed: int) -> list[str]:
+    with handlers.validation(False):
+        return points(pair, values, data, mix(seed, 3))
 
 
 def _independent(pair: Pair, values: dict[str, Tensor], data: tuple, seed: int) -> bool:
