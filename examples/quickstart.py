@@ -90,6 +90,7 @@ def pyro_programs():
             kind = pyro.sample("kind", dist.Categorical(weight), infer={"enumerate": "parallel"})
             pyro.sample("petal", dist.Normal(mean[kind], scale[kind]).to_event(1), obs=petals)
 
+    torch.set_num_threads(1)  # for models this small a second thread only gets in the way
     torch.manual_seed(0)
     decoder = mlp(nn, 4, 128, 64)
     encoder = mlp(nn, 64, 128, 8)
