@@ -91,8 +91,12 @@ def check_guide(guide: object) -> None:
     """Refuse a guide that is no program, such as data in its place.
 
     Raises:
-        TypeError: it is neither None nor callable.
+        TypeError: it is neither None nor callable, or it is a class.
     """
+    if isinstance(guide, type):
+        raise TypeError(
+            f"the guide is the class {guide.__name__}: pass an object, {guide.__name__}(model)."
+        )
     if guide is not None and not callable(guide):
         raise TypeError(
             f"the guide must be a program or None, not {type(guide).__name__}. The model comes "
@@ -110,6 +114,21 @@ def check_steps(num_steps: object) -> None:
         raise ValueError(f"num_steps must be a whole number, got {num_steps!r}.")
     if num_steps < 1:
         raise ValueError(f"num_steps must be positive, got {num_steps}.")
+
+
+def check_particles(num_particles: object, batch_size: object = None) -> None:
+    """Refuse numbers of particles, or of rows in a chunk, that are no positive whole numbers.
+
+    Raises:
+        ValueError: naming what was given.
+    """
+    for name, value in (("num_particles", num_particles), ("batch_size", batch_size)):
+        if name == "batch_size" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"{name} must be a whole number, got {value!r}.")
+        if value < 1:
+            raise ValueError(f"{name} must be positive, got {value}.")
 
 
 def check_target(target_accept_prob: float | None) -> None:

@@ -216,9 +216,10 @@ def log_weights(
     seen = run(pair.model, inputs, {**values, **state, **latents}, model_key, rows=rows)
     state |= _state(seen)
     sites = {n: m for n, m in seen.items() if m["type"] == "sample"}
-    if pair.guide is None:
-        latents = {name: sites[name]["value"] for name in pair.model.latents}
-        sites = {n: m for n, m in sites.items() if n not in latents}
+    # Latents that the guide lacks are drawn from the model, whose density cancels.
+    absent = [name for name in pair.model.latents if name not in latents]
+    latents |= {name: sites[name]["value"] for name in absent}
+    sites = {n: m for n, m in sites.items() if n not in absent}
     log_p = sum_terms(sites, pair.model, size)
     scale = inputs.num_rows / size if rows is not None else 1.0
     return Weights(

@@ -129,6 +129,7 @@ def read_pair(
     seed: int | Array = 0,
     prior: bool = False,
     enumerated: bool = False,
+    partial: bool = False,
 ) -> Pair:
     """Read a model and its guide and check that their sites match.
 
@@ -142,6 +143,7 @@ def read_pair(
         seed: seeds the set-up of autoguides.
         prior: with `guide=None`, allow latents: they are drawn from the prior.
         enumerated: allow discrete latents that the guide lacks (the objective sums them out).
+        partial: allow latents that the guide lacks: they are drawn from the model.
 
     Returns:
         Both programs and whether all their sites are local to the data plates.
@@ -161,8 +163,8 @@ def read_pair(
         return Pair(reading, None, reading.local)
     proposal = read(guide, data, role="guide", data_plates=reading.data_plates, **options)
     drawn = {name: s.shape for name, s in proposal.latents.items() if not s.auxiliary}
-    summed = [name for name in latents if reading.sites[name].is_discrete] if enumerated else []
-    checks.check_pair(latents, reading.observed, drawn, proposal.observed, summed)
+    absent = [n for n in latents if partial or (enumerated and reading.sites[n].is_discrete)]
+    checks.check_pair(latents, reading.observed, drawn, proposal.observed, absent)
     if batch_size is not None and batch_size != reading.num_rows:
         checks.check_local(
             [
@@ -183,6 +185,8 @@ def _check_full(full: Reading, batch_size: int | None) -> None:
         if sub is not None and sub != size
     }
     checks.check_subsampling(subsampled, batch_size)
+    for name, shape in full.shapes.items():
+        checks.check_shape(name, shape, full.sites[name].shape)
     for name, dtype in full.integers.items():
         checks.refuse_integers(name, dtype)
 

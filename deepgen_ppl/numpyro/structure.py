@@ -230,6 +230,7 @@ class Reading(NamedTuple):
     state: tuple[str, ...]
     dtypes: dict[str, Any]
     integers: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]  # of observed values
     fixed: frozenset[str]
 
 
@@ -326,6 +327,11 @@ def read_once(
             and not isinstance(msg["fn"], dist.Delta | dist.Unit)
             and not is_factor(msg["fn"])
             and not noted["sites"][name].is_discrete
+        }
+        noted["shapes"] = {
+            name: jnp.shape(msg["value"])
+            for name, msg in samples.items()
+            if msg["is_observed"] and not is_factor(msg["fn"])
         }
         noted["fixed"], noted["state"] = fixed, tuple(marked.mutable)
         return {

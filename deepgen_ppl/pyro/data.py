@@ -23,6 +23,7 @@ def to_tensor(value: Any, device: torch.device | None = None) -> Any:
         return value if device is None or value.device == device else value.to(device)
     if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
         array = np.asarray(value)
+        array = array if array.flags.writeable else array.copy()  # torch shares no frozen memory
         if array.dtype == np.float64:
             return torch.as_tensor(array, dtype=torch.get_default_dtype(), device=device)
         if array.dtype.kind in "biuf":

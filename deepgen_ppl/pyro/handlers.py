@@ -154,8 +154,11 @@ class answer(Messenger):
             return
         value = self.values.get(msg["name"])
         if value is None:
-            if bare or self.only_bare:
-                return
+            if bare:
+                raise ValueError(
+                    f"No learned value for the parameter '{msg['name']}'. Pass params=fit (or a "
+                    "dict of values), or give pyro.param an initial value."
+                )
             value = msg["args"][1]
             value = value() if callable(value) and not isinstance(value, Tensor) else value
         msg["value"] = value

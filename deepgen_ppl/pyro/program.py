@@ -66,7 +66,7 @@ def log_weights(
         if guide is None:
             around = (*batch_handlers(model, rows, total), answers)
             run = call(model, batch, *around, handlers.replay(held or {}))
-            rows_, shared = terms(run, model, size, total, skip_latents=True)
+            rows_, shared = terms(run, model, size, total, skip=model.latents)
             return Weights(rows_, shared, _scale(total, size), None, None, *_values(model, run))
         with handlers.autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0):
             around = (*batch_handlers(guide, rows, total), answers)
@@ -80,7 +80,8 @@ def log_weights(
             answers,
             handlers.replay(drawn, indices),
         )
-    p_rows, p_shared = terms(run, model, size, total)
+    # Latents that the guide lacks are drawn from the model, whose density cancels.
+    p_rows, p_shared = terms(run, model, size, total, skip=model.latents.keys() - drawn)
     q_rows, q_shared = terms(proposal, guide, size, total)
     score_rows = score_shared = None
     if pair.scored:
@@ -228,7 +229,7 @@ def terms(
     size: int | None,
     total: int | None,
     *,
-    skip_latents: bool = False,
+    skip: Collection[str] = (),
     only_score: bool = False,
     only: str | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -239,8 +240,9 @@ def terms(
         program: The program it is a record of.
         size: Rows it was called with.
         total: Rows of the full data.
-        skip_latents: Leave the latent sites out.
-        only_score: Keep only latent sites that are not reparametrised.
+        skip: Sites to leave out.
+        only_score: Keep only latent sites that are not reparametrised, whatever scale they carry:
+            a score is the log density of the draw itself.
         only: Keep only the site of this name.
 
     Returns:
@@ -253,7 +255,7 @@ def terms(
     sequential: dict[int, Tensor] = {}
     for msg in run.sites.values():
         latent = not msg["is_observed"]
-        if msg["infer"].get("_deterministic") or (skip_latents and latent):
+        if msg["infer"].get("_deterministic") or msg["name"] in skip:
             continue
         if only_score and (not latent or msg["fn"].has_rsample):
             continue
@@ -266,8 +268,8 @@ def terms(
         if isinstance(mask, Tensor):
             log_prob = torch.where(mask, log_prob, log_prob.new_zeros(()))
         frame = next((f for f in msg["cond_indep_stack"] if f.name in plates), None)
-        scale = msg["scale"]
-        if frame is not None and total is not None and size != total:
+        scale = 1.0 if only_score else msg["scale"]
+        if not only_score and frame is not None and total is not None and size != total:
             scale = scale / (total / size)  # type: ignore[operator]
         if isinstance(scale, Tensor) or scale != 1.0:
             log_prob = scale * log_prob

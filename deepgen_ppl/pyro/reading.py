@@ -109,6 +109,7 @@ def read_pair(
     seed: int = 0,
     prior: bool = False,
     enumerated: bool = False,
+    partial: bool = False,
 ) -> Pair:
     """Read a model and its guide and check that their sites match.
 
@@ -122,6 +123,7 @@ def read_pair(
         seed: Seed of the draws and of random initial values.
         prior: With `guide=None`, allow latents: they are drawn from the prior.
         enumerated: Allow discrete latents that the guide lacks (the objective sums them out).
+        partial: Allow latents that the guide lacks: they are drawn from the model.
 
     Returns:
         Both programs, their parameters and whether all their sites are local to the data plates.
@@ -142,8 +144,8 @@ def read_pair(
             return Pair(first, None, first.params, first.local)
         second = read(guide, data, role="guide", data_plates=first.data_plates, **options)
     drawn = {name: s.shape for name, s in second.latents.items() if not s.auxiliary}
-    summed = [name for name in latents if first.sites[name].is_discrete] if enumerated else []
-    checks.check_pair(latents, first.observed, drawn, second.observed, summed)
+    absent = [n for n in latents if partial or (enumerated and first.sites[n].is_discrete)]
+    checks.check_pair(latents, first.observed, drawn, second.observed, absent)
     if batch_size is not None and batch_size != first.num_rows:
         checks.check_local(
             [n for n in drawn if first.sites[n].row_plate and not second.sites[n].row_plate],
@@ -326,6 +328,7 @@ class _Reader:
             site = self._site(msg, set())
             if site.support is None or not isinstance(value, Tensor):
                 continue
+            checks.check_shape(name, value.shape, site.shape)
             if not site.is_discrete and not value.is_floating_point():
                 checks.refuse_integers(name, str(value.dtype).removeprefix("torch."))
 

@@ -102,6 +102,13 @@ def test_guide_draws_the_latents(dg, zoo):
         dg.predict(zoo.normal_mean, y, guide=zoo.normal_mean_guide)
 
 
+def test_rows_without_data_are_drawn_by_the_model(dg, zoo):
+    x, loc = np.ones(3, "float32"), np.float32(4.0)
+    tree = dg.predict(zoo.line, x, None, guide=zoo.line_guide, params={"loc": loc})
+    assert set(tree.posterior.data_vars) == {"slope"}
+    assert close(tree.posterior_predictive["y"].values, 4.0, 1.1)
+
+
 def test_factors_need_a_posterior(dg, zoo):
     y = np.zeros(3, "float32")
     with pytest.raises(ValueError, match=r"factor.*'tilt'.*mcmc"):
@@ -113,6 +120,8 @@ def test_factors_need_a_posterior(dg, zoo):
 
 def test_bad_input(dg, zoo):
     y = np.zeros(3, "float32")
+    with pytest.raises(ValueError, match=r"'y' has shape \(3,\) but its data have shape \(3, 1\)"):
+        dg.predict(zoo.normal_mean, y[:, None])
     posterior = dg.Posterior({"mean": np.zeros((1, 50, 2), "float32")})
     with pytest.raises(ValueError, match=r"'mean' has shape \(2,\)"):
         dg.predict(zoo.normal_mean, y, posterior=posterior)

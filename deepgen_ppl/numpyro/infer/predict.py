@@ -77,14 +77,14 @@ def predict(
     learned = program_.learned(given)
     pair = program_.read_pair(
         model, guide, data, model_kwargs=model_kwargs, params=learned, seed=seed, prior=True,
-        enumerated=True,
+        partial=True,
     )  # fmt: skip
     check_learned(pair, learned)
     program, inputs = pair.model, pair.inputs(data)
     values = jax.tree.map(jnp.asarray, dict(learned))
     latents, shape = _latents(program, posterior, num_samples)
-    if guide is None:
-        _check_factors(program, [name for name in program.latents if name not in latents])
+    drawn = latents if pair.guide is None else pair.guide.latents
+    _check_factors(program, [name for name in program.latents if name not in drawn])
 
     def one(draw: Any, key: Array, params: Any, inputs: Any) -> dict[str, Array]:
         guide_key, model_key = random.split(key)
@@ -103,7 +103,7 @@ def predict(
     about = evaluate.fields(program, values, inputs, seed=seed)
     sites = {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
     is_prior = posterior is None and guide is None
-    known = set(program.latents) if posterior is None else set(latents)
+    known = set(program.latents if is_prior else drawn)
     groups = {
         "prior" if is_prior else "posterior": {n: v for n, v in sites.items() if n in known},
         "prior_predictive" if is_prior else "posterior_predictive": {

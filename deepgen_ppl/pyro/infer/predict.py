@@ -77,18 +77,17 @@ def predict(
     learned = given(posterior.params if params is None and posterior is not None else params)
     options: dict[str, Any] = {"model_kwargs": model_kwargs, "params": learned, "seed": seed}
     with private_store():
-        pair = program_.read_pair(model, guide, data, **options, prior=True, enumerated=True)
+        pair = program_.read_pair(model, guide, data, **options, prior=True, partial=True)
         program, values = pair.model, resolve(pair.params, learned)
         latents, shape = _latents(program, posterior, num_samples)
-        _check_factors(
-            program, [n for n in program.latents if n not in latents] if guide is None else []
-        )
+        drawn = latents if pair.guide is None else pair.guide.latents
+        _check_factors(program, [name for name in program.latents if name not in drawn])
 
         def one(point: dict[str, Tensor]) -> dict[str, Tensor]:
-            drawn = {name: value for name, value in point.items() if name != "draw number"}
+            point = {name: value for name, value in point.items() if name != "draw number"}
             if guide is not None:
-                drawn = program_.log_weights(pair, values, data).latents
-            return program_.simulate(program, values, data, drawn)
+                point = program_.log_weights(pair, values, data).latents
+            return program_.simulate(program, values, data, point)
 
         counter = torch.arange(shape[0] * shape[1])
         with preserved(pair.modules):
@@ -96,7 +95,7 @@ def predict(
         about = evaluate.fields(program, values, data, seed=seed)
     sites = {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
     is_prior = posterior is None and guide is None
-    known = set(program.latents) if posterior is None else set(latents)
+    known = set(program.latents if is_prior else drawn)
     groups = {
         "prior" if is_prior else "posterior": {n: v for n, v in sites.items() if n in known},
         "prior_predictive" if is_prior else "posterior_predictive": {
