@@ -124,7 +124,7 @@ def run(language, folder, quick):
     programs = {"NumPyro": numpyro_programs, "Pyro": pyro_programs}[language]
     dg, init_to_median, mixture, vae, guide = programs()
     # A leapfrog step of Pyro's NUTS is run by Python, one of NumPyro's is compiled.
-    num_chains, num_warmup, num_samples = {"NumPyro": (4, 1000, 1000), "Pyro": (2, 200, 400)}[
+    num_chains, num_warmup, num_samples = {"NumPyro": (4, 1000, 1000), "Pyro": (2, 200, 300)}[
         language
     ]
     shorter, num_steps = (5, 500) if quick else (1, 4000)
