@@ -18,6 +18,7 @@ from deepgen_ppl.numpyro.infer import train as train_
 from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.numpyro.infer.fit import Fit
 from deepgen_ppl.numpyro.infer.laplace import approximate
+from deepgen_ppl.numpyro.infer.step import batch_key
 from deepgen_ppl.numpyro.objectives import Native, as_objective
 from deepgen_ppl.numpyro.probes import first_nonfinite
 from deepgen_ppl.numpyro.program import (
@@ -178,7 +179,7 @@ def svi(
         model_kwargs=dict(model_kwargs or {}),
     )
     if result.failed is not None:
-        raise _non_finite(pair, inputs, fit, result, train_.batch_key(random.fold_in(key, 1),
+        raise _non_finite(pair, inputs, fit, result, batch_key(random.fold_in(key, 1),
                                                                       result.failed))  # fmt: skip
     if isinstance(guide, AutoLaplaceApproximation):
         fit.guide, found = approximate(pair, guide, fit.params, inputs, key)

@@ -13,15 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax, random
 from jaxtyping import Array
 
 from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
-from deepgen_ppl.numpyro.infer.optimizers import Optimizer, as_optimizer
+from deepgen_ppl.numpyro.infer.optimizers import as_optimizer
+from deepgen_ppl.numpyro.infer.step import Loss, State, Steps
 from deepgen_ppl.numpyro.program import Inputs, as_key
-
-Loss = Callable[[Any, Any, Inputs, Array | None, Array], tuple[Array, Any]]
-"""(params, mutable state, inputs, batch rows, key) -> (loss of the whole data, new state)."""
 
 
 class Progress(NamedTuple):
@@ -56,27 +53,6 @@ class NonFiniteError(FloatingPointError):
         super().__init__(message)
         self.step, self.rows, self.site = step, rows, site
         self.fit: Any = None
-
-
-class State(NamedTuple):
-    """What the loop carries from step to step; all of it lives on the device.
-
-    Attributes:
-        params: unconstrained parameters.
-        optimizer: the optimizer's state.
-        mutable: mutable state of the programs.
-        rows: permutation of the present epoch (length 0 without minibatches).
-        step: steps done.
-        finite: whether every loss was finite so far, and at the end of a call every parameter;
-            False ends the loop, with the failed update applied but not counted in `step`.
-    """
-
-    params: Any
-    optimizer: Any
-    mutable: Any
-    rows: Array
-    step: Array
-    finite: Array
 
 
 @dataclass
@@ -163,7 +139,7 @@ def train(
     """
     report = max(1, num_steps // 100)
     run = _Run(
-        loss=_Steps(loss, as_optimizer(optim, clip_norm), batch_size, per_datum, report),
+        loss=Steps(loss, as_optimizer(optim, clip_norm), batch_size, per_datum, report),
         validate=validate,
         patience=patience,
         checkpoint=checkpoint,
@@ -191,97 +167,10 @@ def train(
     return run.result()
 
 
-@dataclass
-class _Steps:
-    """The compiled part: a function of (state, inputs, key, count) that does `count` steps.
-
-    A careful one looks at every gradient too, which takes a pass over all parameters in each step:
-    it is run only to find the step that failed.
-    """
-
-    loss: Loss
-    optimizer: Optimizer
-    batch_size: int | None
-    per_datum: int
-    length: int
-    careful: bool = False
-
-    def num_batches(self, inputs: Inputs) -> int:
-        return inputs.num_rows // self.batch_size if self.batch_size else 0
-
-    def start(self, params: Any, mutable: Any, inputs: Inputs) -> State:
-        rows = jnp.arange(inputs.num_rows if self.batch_size else 0, dtype=jnp.int32)
-        state = State(params, self.optimizer.init(params), mutable, rows, jnp.int32(0),
-                      jnp.array(True))  # fmt: skip
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
-
-    def __call__(self, state: State, inputs: Inputs, key: Array, count: Array
-                 ) -> tuple[State, Array]:  # fmt: skip
-        first, last = state.step, state.step + count
-        shuffle_key, noise_key = random.split(key)
-        num_batches = self.num_batches(inputs)
-
-        def step(carry: tuple[State, Array]) -> tuple[State, Array]:
-            state, losses = carry
-            state, value = self._step(state, inputs, num_batches, noise_key)
-            return state, losses.at[state.step - 1 - first].set(value, mode="drop")
-
-        def going(carry: tuple[State, Array], end: Array) -> Array:
-            return (carry[0].step < end) & carry[0].finite
-
-        def epoch(carry: tuple[State, Array]) -> tuple[State, Array]:
-            state, losses = carry
-            number = state.step // num_batches
-            rows = lax.cond(
-                state.step % num_batches == 0,
-                lambda: _permutation(random.fold_in(shuffle_key, number), state.rows),
-                lambda: state.rows,
-            )
-            end = jnp.minimum(last, (number + 1) * num_batches)
-            carry = state._replace(rows=rows), losses
-            return lax.while_loop(lambda carry: going(carry, end), step, carry)
-
-        body = epoch if num_batches else step
-        carry = state, jnp.zeros(self.length)
-        state, losses = lax.while_loop(lambda carry: going(carry, last), body, carry)
-        return state._replace(finite=state.finite & _all_finite(state.params)), losses
-
-    def _step(self, state: State, inputs: Inputs, num_batches: int, noise_key: Array
-              ) -> tuple[State, Array]:  # fmt: skip
-        rows = None
-        if self.batch_size is not None:
-            start = (state.step % num_batches) * self.batch_size
-            rows = lax.dynamic_slice(state.rows, (start,), (self.batch_size,))
-        key = random.fold_in(noise_key, state.step)
-        (value, mutable), grads = jax.value_and_grad(self.loss, has_aux=True)(
-            state.params, state.mutable, inputs, rows, key
-        )
-        params, optimizer = self.optimizer.update(grads, state.optimizer, state.params, value)
-        finite = _all_finite((value, grads, params) if self.careful else value)
-        step = state.step + finite
-        return State(params, optimizer, mutable, state.rows, step, finite), value / self.per_datum
-
-
-def batch_key(seed: int | Array, step: int) -> Array:
-    """Return the key of one step's noise."""
-    return random.fold_in(random.split(as_key(seed))[1], step)
-
-
-def _all_finite(tree: Any) -> Array:
-    sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(tree)]
-    return jnp.all(jnp.isfinite(jnp.stack(sums)))
-
-
-def _permutation(key: Array, rows: Array) -> Array:
-    # One sort by 32 random bits: a tie (one in 2^32 pairs) keeps its order, which nobody can see.
-    order = jnp.arange(rows.shape[0], dtype=rows.dtype)
-    return lax.sort_key_val(random.bits(key, rows.shape), order)[1]
-
-
 class _Run:
     """The host's part: calls the compiled steps, keeps the losses, validates and saves."""
 
-    def __init__(self, loss: _Steps, validate: Callable | None, patience: int | None,
+    def __init__(self, loss: Steps, validate: Callable | None, patience: int | None,
                  checkpoint: Checkpoint | None, num_steps: int) -> None:  # fmt: skip
         self.steps, self.validate, self.patience = loss, validate, patience
         self.checkpoint, self.num_steps = checkpoint, num_steps
