@@ -114,6 +114,12 @@ def test_parameters_without_a_value_are_refused(dg: ModuleType, zoo: ModuleType)
 def test_a_positive_number_of_particles_is_needed(dg: ModuleType, zoo: ModuleType) -> None:
     with pytest.raises(ValueError, match="num_particles must be positive"):
         local(dg, zoo, num_particles=0)
+    with pytest.raises(ValueError, match=r"num_particles must be a whole number, got 1000\.0"):
+        local(dg, zoo, num_particles=1e3)
+    with pytest.raises(ValueError, match="batch_size must be positive"):
+        local(dg, zoo, batch_size=0)
+    with pytest.raises(TypeError, match="the guide is the class"):
+        dg.importance(zoo.local_normal, type(zoo.auto_normal(zoo.local_normal)), X)
 
 
 def test_nan_is_refused(dg: ModuleType, zoo: ModuleType) -> None:

@@ -89,8 +89,7 @@ def importance(
         >>> bool(abs(found.evidence.log_evidence - -2.72051) < 5 * found.evidence.standard_error)
         True
     """
-    if num_particles < 1:
-        raise ValueError(f"num_particles must be positive, got {num_particles}.")
+    checks.check_particles(num_particles, batch_size)
     values = learned(params)
     pair = read_pair(
         model, guide, data, model_kwargs=model_kwargs, params=values, seed=seed, prior=True

@@ -85,8 +85,7 @@ def importance(
         >>> bool(abs(found.evidence.log_evidence - -2.72051) < 5 * found.evidence.standard_error)
         True
     """
-    if num_particles < 1:
-        raise ValueError(f"num_particles must be positive, got {num_particles}.")
+    checks.check_particles(num_particles, batch_size)
     pair, values, tensors = _prepare(model, guide, data, params, model_kwargs, seed, prior=True)
     checks.check_points(_points(pair, values, tensors, seed))
     by_row = pair.local and _independent(pair, values, tensors, seed)
