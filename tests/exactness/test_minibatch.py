@@ -47,6 +47,7 @@ def test_minibatch_losses_of_shared_and_local_latents(dg: ModuleType, programs: 
     assert error < 0.02 * abs(full)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["elbo of a table", "iwae", "renyi"])
 def test_minibatch_losses_equal_full_ones(dg: ModuleType, programs: ModuleType, name: str) -> None:
     if name == "elbo of a table":
