@@ -218,6 +218,29 @@ def check_shape(site: str, data: Sequence[int], shape: Sequence[int]) -> None:
         )
 
 
+def refuse_outside(
+    site: str, support: object, rows: Sequence[int], values: Sequence[object]
+) -> None:
+    """Refuse observed data outside their site's support, naming rows and values.
+
+    Args:
+        site: name of the observed site.
+        support: its support.
+        rows: positions of the offending data on the leading axis.
+        values: the first offending values.
+
+    Raises:
+        ValueError: always.
+    """
+    shown = ", ".join(map(str, rows[:_SHOWN])) + (", ..." if len(rows) > _SHOWN else "")
+    found = ", ".join(f"{value:g}" for value in values[:3])
+    raise ValueError(
+        f"the data of site '{site}' are outside its support ({support}) in rows {shown}: they hold "
+        f"{found}. Correct the data, or choose a distribution of their support. (Switching the "
+        "language's validation off accepts them as they are.)"
+    )
+
+
 def check_subsampling(plates: Mapping[str, tuple[int, int]], batch_size: int | None) -> None:
     """Refuse `batch_size` together with plates that subsample by themselves.
 

@@ -12,6 +12,7 @@ from pyro.infer.autoguide.effect import GuideMessenger
 from pyro.poutine.messenger import _context_wrap
 from pyro.poutine.messenger import unwrap as unwrap_handlers
 from torch import Tensor
+from torch.distributions import Distribution, constraints
 
 from deepgen_ppl import checks
 from deepgen_ppl.pyro import data as data_
@@ -331,6 +332,7 @@ class _Reader:
             checks.check_shape(name, value.shape, site.shape)
             if not site.is_discrete and not value.is_floating_point():
                 checks.refuse_integers(name, str(value.dtype).removeprefix("torch."))
+            _check_support(name, msg, site.support)
 
     def _check_packed(self, batch_size: int) -> None:
         """Refuse autoguides that pack the latents of all rows into one vector."""
@@ -454,3 +456,27 @@ def _differs(first: dict[str, Any], second: dict[str, Any] | None) -> bool:
         return values[0].shape != values[1].shape or not torch.allclose(*values, equal_nan=True)
     values = [m["value"] for m in (first, second)]
     return values[0].shape != values[1].shape or not torch.equal(*values)
+
+
+def _check_support(name: str, msg: Any, support: Any) -> None:
+    """Refuse data outside a support that no latent moves, unless the user has validation off."""
+    fixed = support
+    while hasattr(fixed, "base_constraint"):
+        fixed = fixed.base_constraint
+    if not Distribution._validate_args or not any(fixed is known for known in _FIXED):
+        return
+    inside = fixed.check(msg["value"])
+    if msg["mask"] is not None and not inside.all():
+        mask = torch.as_tensor(msg["mask"], device=inside.device)
+        mask = mask.reshape(mask.shape + (1,) * len(msg["fn"].event_shape))
+        inside = inside | ~mask
+    if not inside.all():
+        value = msg["value"].expand(inside.shape)[~inside]
+        rows = (~inside).nonzero()[:, :1].unique().tolist()
+        checks.refuse_outside(name, fixed, rows, value[:3].tolist())
+
+
+_FIXED = (
+    constraints.boolean, constraints.nonnegative_integer, constraints.positive_integer,
+    constraints.positive, constraints.nonnegative, constraints.unit_interval,
+)  # fmt: skip

@@ -402,3 +402,31 @@ def test_a_traced_run_resumes_exactly(tmp_path) -> None:
     np.testing.assert_array_equal(whole.losses, again.losses)
     for name, value in whole.params.items():
         assert torch.equal(value, again.params[name])
+
+
+def test_data_outside_the_support_are_refused() -> None:
+    def coin(x):
+        p = pyro.sample("p", dist.Beta(1.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Bernoulli(p), obs=x)
+
+    def masked(x, keep):
+        p = pyro.sample("p", dist.Beta(1.0, 1.0))
+        with pyro.plate("data", len(x)), poutine.mask(mask=keep):
+            pyro.sample("x", dist.Bernoulli(p), obs=x)
+
+    ink = torch.tensor([0.0, 0.25, 1.0, -3.0])
+    for verb in (
+        lambda: dg.svi(coin, AutoNormal(coin), ink, **QUIET),
+        lambda: dg.importance(coin, None, ink, num_particles=10),
+        lambda: dg.mcmc(coin, ink, num_warmup=2, num_samples=2, num_chains=1, progress=False),
+    ):
+        with pytest.raises(ValueError, match=r"'x' are outside its support .* rows 1, 3: .*0\.25"):
+            verb()
+    keep = torch.tensor([True, False, True, False])
+    assert np.isfinite(dg.svi(masked, AutoNormal(masked), ink, keep, **QUIET).losses).all()
+    torch.distributions.Distribution.set_default_validate_args(False)
+    try:  # grey pixels under a Bernoulli, as its users without validation have them
+        assert np.isfinite(dg.svi(coin, AutoNormal(coin), ink, **QUIET).losses).all()
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(True)
