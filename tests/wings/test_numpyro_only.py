@@ -80,3 +80,12 @@ def test_networks_train_and_come_back_from_disk(
     np.testing.assert_array_equal(*weights)
     # Batch norm looks at all rows at once: weights per row would be wrong.
     assert (weights[0].ndim == 2) == ("batch_norm" in library)
+
+
+def test_an_optimizer_that_searches_along_a_line_is_refused(
+    dg: ModuleType, zoo: ModuleType
+) -> None:
+    import optax
+
+    with pytest.raises(TypeError, match="searches along a line"):
+        dg.svi(zoo.hierarchical, zoo.hierarchical_table, X, optim=optax.lbfgs(), progress=False)

@@ -72,7 +72,15 @@ def _optax(optim: optax.GradientTransformation) -> Optimizer:
     extended = optax.with_extra_args_support(optim)
 
     def update(grads: Params, state: Any, params: Params, loss: Array) -> tuple[Params, Any]:
-        changes, state = extended.update(grads, state, params, value=loss, grad=grads)
+        try:
+            changes, state = extended.update(grads, state, params, value=loss, grad=grads)
+        except TypeError as error:
+            if "value_fn" not in str(error):
+                raise
+            raise TypeError(
+                "optim searches along a line and evaluates the loss itself, which a stochastic "
+                "loss does not allow. Use one that needs gradients only, such as optax.adam(1e-3)."
+            ) from error
         return optax.apply_updates(params, changes), state
 
     return Optimizer(optim.init, update)
