@@ -91,7 +91,7 @@ def mcmc(
         https://arxiv.org/abs/1701.02434
 
     Example:
-        >>> import numpyro, numpyro.distributions as dist
+        >>> import numpy as np, numpyro, numpyro.distributions as dist
         >>> def model(y):
         ...     mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
         ...     with numpyro.plate("data", len(y)):
