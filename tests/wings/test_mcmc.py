@@ -163,13 +163,19 @@ def test_bad_counts(dg, zoo):
         dg.mcmc(zoo.normal_mean, Y, chain_method="pmap", **SHORT)
 
 
-def test_bad_models_and_data(dg, zoo):
+def test_bad_models_and_data(dg, zoo, wing, monkeypatch):
     with pytest.raises(ValueError, match=r"needs a continuous latent site.*'b'"):
         dg.mcmc(zoo.hidden_coins, Y, **SHORT)
     with pytest.raises(ValueError, match=r"Plate 'data' subsamples"):
         dg.mcmc(zoo.subsampling, Y, **SHORT)
     with pytest.raises(ValueError, match=r"'y' holds NaN in 1 of 20 rows: 3"):
         dg.mcmc(zoo.normal_mean, np.where(np.arange(20) == 3, np.nan, Y), **SHORT)
+    if wing == "pyro":  # which sees the values of the data, unless validation is off
+        with pytest.raises(ValueError, match=r"data of site 'y' are outside its support"):
+            dg.mcmc(zoo.positive, -np.abs(Y), **SHORT)
+        from torch.distributions import Distribution
+
+        monkeypatch.setattr(Distribution, "_validate_args", False)
     with pytest.raises(ValueError, match=r"No starting point of finite density.*site 'y' is"):
         dg.mcmc(zoo.positive, -np.abs(Y), **SHORT)
 
