@@ -241,6 +241,18 @@ def refuse_outside(
     )
 
 
+def check_patience(patience: int | None, has_validation: bool) -> None:
+    """Refuse a patience that has nothing to count, or that is not positive.
+
+    Raises:
+        ValueError: `patience` without validation data, or below one.
+    """
+    if patience is not None and not has_validation:
+        raise ValueError("patience counts validations: pass validation_data too, or drop patience.")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be positive, got {patience}.")
+
+
 def check_subsampling(plates: Mapping[str, tuple[int, int]], batch_size: int | None) -> None:
     """Refuse `batch_size` together with plates that subsample by themselves.
 

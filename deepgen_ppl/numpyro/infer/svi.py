@@ -191,10 +191,7 @@ def _check_options(
     num_steps: int, patience: int | None, validation_data: Any, compile: str
 ) -> None:
     checks.check_steps(num_steps)
-    if patience is not None and validation_data is None:
-        raise ValueError("patience counts validations: pass validation_data too, or drop patience.")
-    if patience is not None and patience < 1:
-        raise ValueError(f"patience must be positive, got {patience}.")
+    checks.check_patience(patience, validation_data is not None)
     if compile not in ("auto", "compiled"):
         raise ValueError(
             f"compile={compile!r}: the NumPyro wing compiles the whole loop always; pass 'auto'."
