@@ -6,7 +6,7 @@ package itself holds the rooms both wings share: it imports neither JAX nor PyTo
 
 __version__ = "0.1.0"
 
-from deepgen_ppl.diagnostics import Check, Diagnosis
+from deepgen_ppl.diagnosis import Check, Diagnosis
 from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.posterior import Posterior
 

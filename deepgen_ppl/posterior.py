@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepgen_ppl import archive, datatree
-from deepgen_ppl.diagnostics import Diagnosis, diagnose_posterior
+from deepgen_ppl.diagnosis import Diagnosis
+from deepgen_ppl.diagnostics import diagnose_posterior
 from deepgen_ppl.evidence import Evidence, pointwise_draws, resample
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 
 from deepgen_ppl import archive, page
 from deepgen_ppl import figures as draw
-from deepgen_ppl.diagnostics import Check
+from deepgen_ppl.diagnosis import Check
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

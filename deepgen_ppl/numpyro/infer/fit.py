@@ -14,7 +14,8 @@ from jax import Array
 from jaxtyping import Float
 
 from deepgen_ppl import archive
-from deepgen_ppl.diagnostics import Diagnosis, diagnose_fit
+from deepgen_ppl.diagnosis import Diagnosis
+from deepgen_ppl.diagnostics import diagnose_fit
 from deepgen_ppl.numpyro.infer.checkpoint import flatten, restore
 from deepgen_ppl.numpyro.infer.laplace import normal_guide
 from deepgen_ppl.numpyro.program import Pair, abstract_params, read_pair

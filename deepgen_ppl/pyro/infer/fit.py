@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepgen_ppl import archive
-from deepgen_ppl.diagnostics import Diagnosis, diagnose_fit
+from deepgen_ppl.diagnosis import Diagnosis
+from deepgen_ppl.diagnostics import diagnose_fit
 from deepgen_ppl.pyro.data import to_tensor
 from deepgen_ppl.pyro.infer.checkpoint import flatten
 from deepgen_ppl.pyro.infer.laplace import normal_guide
