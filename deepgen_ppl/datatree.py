@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EVALUATED = ("posterior_predictive", "log_likelihood", "log_prior")
 ON_REQUEST = ("prior", "prior_predictive")
 DATA = ("observed_data", "constant_data")
-GROUPS = ("proposal", "sample_stats", *EVALUATED, *ON_REQUEST, *DATA)
+GROUPS = ("proposal", "sample_stats", "adaptation", *EVALUATED, *ON_REQUEST, *DATA)
 
 _SAMPLE = ("chain", "draw")
 
@@ -51,16 +51,21 @@ def to_datatree(
             arrays[group] = (even.evaluate(group), 2)
         elif group in DATA and getattr(posterior, group):
             arrays[group] = (getattr(posterior, group), 0)
+    beside: dict[str, Mapping[str, np.ndarray]] = {}
     row_table = _row_table(posterior) if "proposal" in wanted else {}
     if row_table:
-        arrays.setdefault("proposal", ({}, 2))
+        beside["proposal"] = row_table
+    if "adaptation" in wanted and posterior.adaptation:
+        beside["adaptation"] = posterior.adaptation
+    for group in beside:
+        arrays.setdefault(group, ({}, 2))
     return assemble(
         arrays,
         _batch_dims(posterior),
         attrs=_result_attrs(posterior),
         coords=coords,
         dims=dims,
-        beside={"proposal": row_table} if row_table else {},
+        beside=beside,
     )
 
 
@@ -270,6 +275,8 @@ def _result_attrs(posterior: Posterior) -> dict[str, Any]:
     attrs["independent_draws"] = int(bool(posterior.independent))
     if posterior.evidence is not None:
         attrs |= posterior.evidence.attrs()
+    if posterior.superchains is not None:
+        attrs["superchains"] = posterior.superchains
     attrs |= posterior.diagnose().attrs()
     return attrs | {name: _plain(value) for name, value in posterior.attrs.items()}
 

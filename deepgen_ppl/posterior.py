@@ -45,6 +45,11 @@ class Posterior:
         independent: Whether draws are independent of each other, so that chain diagnostics do not
             apply; by default true for every method but ``"mcmc"``.
         params: Learned parameters the draws were made with.
+        adaptation: What a sampler adapted during warm-up (``step_size``, ``root`` with L L^T the
+            estimated covariance of the unconstrained space, ``trajectory_length``), by name; given
+            to `mcmc(adaptation=...)` another run takes it over.
+        superchains: Number of the group of each chain, shape (chain,), where groups of chains set
+            out from one point: then nested R-hat tells whether they mixed.
         evaluators: Functions from flat draws (S, ...) to named arrays (S, ...), by group:
             ``posterior_predictive``, ``log_likelihood``, ``log_prior``, ``prior``,
             ``prior_predictive``. They run on the equally weighted draws, once.
@@ -75,6 +80,8 @@ class Posterior:
     constant_data: Draws = field(default_factory=dict)
     independent: bool | None = None
     params: dict[str, Any] = field(default_factory=dict)
+    adaptation: dict[str, np.ndarray] | None = None
+    superchains: np.ndarray | None = None
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
     _cache: dict[Hashable, Any] = field(default_factory=dict, init=False)
@@ -85,6 +92,10 @@ class Posterior:
             setattr(self, name, {key: datatree.host(value) for key, value in values.items()})
         if self.log_weights is not None:
             self.log_weights = np.asarray(self.log_weights)
+        if self.adaptation is not None:
+            self.adaptation = {k: datatree.host(v) for k, v in self.adaptation.items()}
+        if self.superchains is not None:
+            self.superchains = np.asarray(self.superchains)
         if self.independent is None:
             self.independent = self.method != "mcmc"
         self._check_shapes()
@@ -323,6 +334,11 @@ class Posterior:
                     f"{name} has shape {value.shape}; it must begin with (chain, draw), as "
                     f"{first} of shape {arrays[first].shape} does."
                 )
+        if self.superchains is not None and self.superchains.shape != (self.num_chains,):
+            raise ValueError(
+                f"superchains has shape {self.superchains.shape}; it must have one number for each "
+                f"of the {self.num_chains} chains."
+            )
         for site, axis in self.row_axis.items():
             if site not in self.draws or not 0 <= axis < self.draws[site].ndim - 2:
                 raise ValueError(f"row_axis names axis {axis} of site '{site}', which has none.")

@@ -37,6 +37,19 @@ def test_the_prior_comes_on_request():
     assert tree.prior_predictive["y"].dims == ("chain", "draw", "data")
 
 
+def test_what_a_sampler_adapted_is_a_group_of_its_own(tmp_path):
+    adapted = {"step_size": np.array(0.5), "root": np.tril(np.ones((3, 3)))}
+    chains = np.repeat([0, 1], 2)
+    draws = {"z": np.random.default_rng(0).normal(size=(4, 50))}
+    posterior = Posterior(draws, adaptation=adapted, superchains=chains)
+    assert list(posterior.to_datatree().children) == ["posterior", "adaptation"]
+    tree = xr.open_datatree(posterior.save(tmp_path / "adapted.nc"), engine="h5netcdf")
+    np.testing.assert_array_equal(tree["adaptation"]["root"], adapted["root"])
+    np.testing.assert_array_equal(tree.attrs["superchains"], chains)
+    with pytest.raises(ValueError, match=r"superchains has shape \(3,\).*of the 4 chains"):
+        Posterior(draws, superchains=np.arange(3))
+
+
 def test_constant_data_and_further_attributes_are_kept():
     posterior = Posterior(
         {"z": np.zeros((1, 8))},
