@@ -1,14 +1,18 @@
 """Data as the verbs take them: positional arrays whose leading axis is the data axis."""
 
+import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from pyro.infer.autoguide import AutoGuide
+from pyro.infer.autoguide.effect import GuideMessenger
+from pyro.poutine.messenger import _context_wrap
 from pyro.poutine.messenger import unwrap as unwrap_handlers
 from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
 
 from deepgen_ppl import checks
 
@@ -67,6 +71,32 @@ def take(data: Sequence[Any], rows: Tensor | slice | None) -> tuple[Any, ...]:
     )
 
 
+def unwrap(fn: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """Peel `functools.partial` off a program; its arrays become tensors.
+
+    Returns:
+        The function, its bound positional and keyword constants.
+    """
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    while type(fn) is functools.partial and fn.func is not _context_wrap:
+        args, kwargs = (*fn.args, *args), {**fn.keywords, **kwargs}
+        fn = fn.func
+    if not callable(fn):
+        raise TypeError(f"A model or guide is a callable Pyro program, not {type(fn).__name__}.")
+    if isinstance(unwrap_handlers(fn), GuideMessenger):
+        raise TypeError(
+            f"{type(unwrap_handlers(fn)).__name__} runs the model inside the guide. Use "
+            "AutoNormal, AutoDelta or another guide of pyro.infer.autoguide that is a program of "
+            "its own."
+        )
+    return (
+        fn,
+        to_tensors(args),
+        {name: to_tensor(value) for name, value in kwargs.items()},
+    )
+
+
 def argument_names(fn: Any, num_bound: int, count: int) -> tuple[str, ...]:
     """Return the names of the data arguments, as the program's own signature has them."""
     names = [f"data[{i}]" for i in range(count)]
@@ -96,3 +126,39 @@ def check(names: Sequence[str], data: Sequence[Any], batch_size: int | None = No
         if leaf.is_floating_point() and bool(torch.isnan(leaf.sum())):
             checks.check_nan(name, leaf.detach().cpu().double().numpy())
     return total
+
+
+def check_support(
+    name: str, value: Tensor, support: Any, mask: Tensor | bool | None = None, event_dim: int = 0
+) -> None:
+    """Refuse data outside a support that no latent moves, unless the user has validation off.
+
+    Args:
+        name: The observed site.
+        value: Its data.
+        support: Its support.
+        mask: Which of its elements count; all when None.
+        event_dim: Number of event dimensions.
+
+    Raises:
+        ValueError: Naming the rows.
+    """
+    fixed = support
+    while hasattr(fixed, "base_constraint"):
+        fixed = fixed.base_constraint
+    if not Distribution._validate_args or not any(fixed is known for known in _FIXED):
+        return
+    inside = fixed.check(value)
+    if mask is not None and not inside.all():
+        mask = torch.as_tensor(mask, device=inside.device)
+        inside = inside | ~mask.reshape(mask.shape + (1,) * event_dim)
+    if not inside.all():
+        found = value.expand(inside.shape)[~inside]
+        rows = (~inside).nonzero()[:, :1].unique().tolist()
+        checks.refuse_outside(name, fixed, rows, found[:3].tolist())
+
+
+_FIXED = (
+    constraints.boolean, constraints.nonnegative_integer, constraints.positive_integer,
+    constraints.positive, constraints.nonnegative, constraints.unit_interval,
+)  # fmt: skip

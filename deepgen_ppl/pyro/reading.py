@@ -1,6 +1,5 @@
 """Reading a native program by runs at two row counts: which plates follow the data."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,15 +7,12 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
-from pyro.infer.autoguide.effect import GuideMessenger
-from pyro.poutine.messenger import _context_wrap
-from pyro.poutine.messenger import unwrap as unwrap_handlers
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 
 from deepgen_ppl import checks
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.parameters import (
     Param,
     collect,
@@ -26,33 +22,7 @@ from deepgen_ppl.pyro.parameters import (
     preserved,
     private_store,
 )
-from deepgen_ppl.pyro.structure import Pair, Plate, Program, Site
-
-
-def unwrap(fn: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """Peel `functools.partial` off a program; its arrays become tensors.
-
-    Returns:
-        The function, its bound positional and keyword constants.
-    """
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    while type(fn) is functools.partial and fn.func is not _context_wrap:
-        args, kwargs = (*fn.args, *args), {**fn.keywords, **kwargs}
-        fn = fn.func
-    if not callable(fn):
-        raise TypeError(f"A model or guide is a callable Pyro program, not {type(fn).__name__}.")
-    if isinstance(unwrap_handlers(fn), GuideMessenger):
-        raise TypeError(
-            f"{type(unwrap_handlers(fn)).__name__} runs the model inside the guide. Use "
-            "AutoNormal, AutoDelta "
-            "or another guide of pyro.infer.autoguide that is a program of its own."
-        )
-    return (
-        fn,
-        data_.to_tensors(args),
-        {name: data_.to_tensor(value) for name, value in kwargs.items()},
-    )
+from deepgen_ppl.pyro.structure import Pair, Plate, Program, site_of
 
 
 def read(
@@ -200,7 +170,7 @@ class _Reader:
         tables = self._tables(run, second, params, first, other, batch_size)
         if batch_size is not None and tables and first != self.total:
             params = self._at_full_rows(params, tables)
-        sites = {name: self._site(msg, names) for name, msg in run.sites.items()}
+        sites = {name: site_of(msg, names) for name, msg in run.sites.items()}
         dims = [-f.dim for m in run.sites.values() for f in m["cond_indep_stack"] if f.dim]
         return Program(
             self.fn, self.args, self.kwargs, sites, plates, params, tables, self.total,
@@ -293,46 +263,17 @@ class _Reader:
             plates[name] = Plate(name, dims.get(name), size, asked, follows)
         return plates
 
-    def _site(self, msg: dict[str, Any], names: set[str]) -> Site:
-        fn, infer = msg["fn"], msg["infer"]
-        latent = not msg["is_observed"]
-        if infer.get("_deterministic"):
-            role = "deterministic"
-        elif handlers.is_factor(msg):
-            role = "factor"
-        else:
-            role = "latent" if latent else "observed"
-        by_dim = {f.dim: f.name for f in msg["cond_indep_stack"] if f.dim is not None}
-        batch = tuple(fn.batch_shape)
-        try:
-            support = fn.support
-        except (NotImplementedError, AttributeError):
-            support = None
-        return Site(
-            msg["name"], role, batch, tuple(fn.event_shape),
-            tuple(by_dim.get(i - len(batch)) for i in range(len(batch))), support,
-            bool(getattr(support, "is_discrete", False)), bool(fn.has_rsample),
-            bool(infer.get("is_auxiliary")),
-            next((f.name for f in msg["cond_indep_stack"] if f.name in names), None),
-            bool(getattr(fn, "has_enumerate_support", False)),
-        )  # fmt: skip
-
     def _check_observed(self, run: handlers.record) -> None:
         for name, msg in run.sites.items():
             value = msg["value"]
-            if (
-                not msg["is_observed"]
-                or msg["infer"].get("_deterministic")
-                or handlers.is_factor(msg)
-            ):
-                continue
-            site = self._site(msg, set())
-            if site.support is None or not isinstance(value, Tensor):
+            site = site_of(msg, set())
+            if site.role != "observed" or site.support is None or not isinstance(value, Tensor):
                 continue
             checks.check_shape(name, value.shape, site.shape)
             if not site.is_discrete and not value.is_floating_point():
                 checks.refuse_integers(name, str(value.dtype).removeprefix("torch."))
-            _check_support(name, msg, site.support)
+            event_dim = len(site.event_shape)
+            data_.check_support(name, value, site.support, msg["mask"], event_dim)
 
     def _check_packed(self, batch_size: int) -> None:
         """Refuse autoguides that pack the latents of all rows into one vector."""
@@ -369,8 +310,7 @@ class _Reader:
             if len(held) > 1:
                 raise ValueError(
                     f"Site '{name}' stands in two data plates, {held[0]!r} and {held[1]!r}: pairs "
-                    "of rows cannot be "
-                    "drawn in batches. Drop batch_size."
+                    "of rows cannot be drawn in batches. Drop batch_size."
                 )
         if self.role == "model":
             self._check_outside(run, second, names, first, other)
@@ -421,8 +361,8 @@ class _Reader:
             elif batch_size is not None:
                 raise ValueError(
                     f"Parameter '{name}' changes its shape with the rows ({shape} at {first}, "
-                    f"{shape2} at {other}) but "
-                    "has no axis of one entry a row, so batches cannot be gathered from it."
+                    f"{shape2} at {other}) but has no axis of one entry a row, so batches cannot "
+                    "be gathered from it."
                 )
         return tables
 
@@ -456,27 +396,3 @@ def _differs(first: dict[str, Any], second: dict[str, Any] | None) -> bool:
         return values[0].shape != values[1].shape or not torch.allclose(*values, equal_nan=True)
     values = [m["value"] for m in (first, second)]
     return values[0].shape != values[1].shape or not torch.equal(*values)
-
-
-def _check_support(name: str, msg: Any, support: Any) -> None:
-    """Refuse data outside a support that no latent moves, unless the user has validation off."""
-    fixed = support
-    while hasattr(fixed, "base_constraint"):
-        fixed = fixed.base_constraint
-    if not Distribution._validate_args or not any(fixed is known for known in _FIXED):
-        return
-    inside = fixed.check(msg["value"])
-    if msg["mask"] is not None and not inside.all():
-        mask = torch.as_tensor(msg["mask"], device=inside.device)
-        mask = mask.reshape(mask.shape + (1,) * len(msg["fn"].event_shape))
-        inside = inside | ~mask
-    if not inside.all():
-        value = msg["value"].expand(inside.shape)[~inside]
-        rows = (~inside).nonzero()[:, :1].unique().tolist()
-        checks.refuse_outside(name, fixed, rows, value[:3].tolist())
-
-
-_FIXED = (
-    constraints.boolean, constraints.nonnegative_integer, constraints.positive_integer,
-    constraints.positive, constraints.nonnegative, constraints.unit_interval,
-)  # fmt: skip

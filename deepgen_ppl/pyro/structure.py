@@ -1,11 +1,12 @@
 """What a native program is made of: its sites, plates and parameters, as one run shows them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.parameters import Param
 
 
@@ -207,3 +208,34 @@ class Weights(NamedTuple):
     def total(self) -> Tensor:
         """The log weight estimated for the full data."""
         return self.shared + self.scale * self.rows.sum(-1)
+
+
+def site_of(msg: dict[str, Any], data_plates: Collection[str]) -> Site:
+    """Return what a sample message tells of its site.
+
+    Args:
+        msg: The message, as it stands when the run ends.
+        data_plates: Names of the plates that follow the data.
+    """
+    fn, infer = msg["fn"], msg["infer"]
+    latent = not msg["is_observed"]
+    if infer.get("_deterministic"):
+        role = "deterministic"
+    elif handlers.is_factor(msg):
+        role = "factor"
+    else:
+        role = "latent" if latent else "observed"
+    by_dim = {f.dim: f.name for f in msg["cond_indep_stack"] if f.dim is not None}
+    batch = tuple(fn.batch_shape)
+    try:
+        support = fn.support
+    except (NotImplementedError, AttributeError):
+        support = None
+    return Site(
+        msg["name"], role, batch, tuple(fn.event_shape),
+        tuple(by_dim.get(i - len(batch)) for i in range(len(batch))), support,
+        bool(getattr(support, "is_discrete", False)), bool(fn.has_rsample),
+        bool(infer.get("is_auxiliary")),
+        next((f.name for f in msg["cond_indep_stack"] if f.name in data_plates), None),
+        bool(getattr(fn, "has_enumerate_support", False)),
+    )  # fmt: skip
