@@ -9,11 +9,19 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from deepgen_ppl.numpyro.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from deepgen_ppl.numpyro.structure import Pair
+
 Compiled = Callable[..., Any]
+
+_FAST_COMPILE = {"xla_backend_optimization_level": 0}
+"""Half the time to compile, and the same results up to rounding."""
 
 
 class _Entry(NamedTuple):
@@ -54,11 +62,13 @@ _KEPT = _Kept()
 class Build:
     """Functions of one program, compiled together, or taken as they were compiled before.
 
-    A function is known by its name and by the structure, shapes and types of its arguments: arrays
-    are inputs, so other values of the same shapes do not compile again.
+    A function is known by its name, by the structure, shapes and types of its arguments (arrays
+    are inputs, so other values of the same shapes do not compile again), and by the fingerprint of
+    the program: one whose closure or globals changed is compiled again.
 
     Args:
         owner: the program's own function; when it is gone, so is what was compiled for it.
+        *also: whatever else the code of its functions depends on, by `fingerprint`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,14 +80,17 @@ class Build:
         [2.0, 2.0, 2.0]
     """
 
-    def __init__(self, owner: Any) -> None:
+    def __init__(self, owner: Any, *also: Any) -> None:
         self.seconds = 0.0
-        self._owner = owner
+        self._code = fingerprint(owner, *also)
         self._table = _KEPT.of(owner)
         self._keys: dict[str, Hashable] = {}
         self._lowered: dict[str, Any] = {}
+        self._options: dict[str, Any] = {}
 
-    def add(self, name: str, fn: Callable, *args: Any, static: Hashable = ()) -> Any:
+    def add(
+        self, name: str, fn: Callable, *args: Any, static: Hashable = (), once: bool = False
+    ) -> Any:
         """Trace a function unless it is known, and return the shapes of what it returns.
 
         Args:
@@ -85,14 +98,17 @@ class Build:
             fn: the function.
             *args: arguments, or their shapes.
             static: whatever else its code depends on.
+            once: whether it runs once or twice only, so that compiling fast counts for more than
+                fast code.
         """
         began = time.perf_counter()
-        self._keys[name] = key = (name, static, _structure(args), _method(self._owner))
+        self._keys[name] = key = (name, static, _structure(args), self._code)
         shapes: Any
         if key in self._table:
             shapes = self._table[key].shapes
         else:
             self._lowered[name] = lowered = jax.jit(fn).lower(*args)
+            self._options[name] = _FAST_COMPILE if once else None
             shapes = lowered.out_info
         self.seconds += time.perf_counter() - began
         return shapes
@@ -102,7 +118,10 @@ class Build:
         began = time.perf_counter()
         if self._lowered:
             with ThreadPoolExecutor(min(len(self._lowered), os.cpu_count() or 1)) as pool:
-                jobs = {n: pool.submit(low.compile) for n, low in self._lowered.items()}
+                jobs = {
+                    name: pool.submit(lowered.compile, compiler_options=self._options[name])
+                    for name, lowered in self._lowered.items()
+                }
             for name, job in jobs.items():
                 entry = _Entry(job.result(), self._lowered[name].out_info)
                 self._table[self._keys[name]] = entry
@@ -111,11 +130,37 @@ class Build:
         return {name: self._table[key].run for name, key in self._keys.items()}
 
 
-def compiled(owner: Any, name: str, fn: Callable, *args: Any, static: Hashable = ()) -> Compiled:
+def compiled(
+    owner: Any, name: str, fn: Callable, *args: Any, static: Hashable = (), once: bool = False
+) -> Compiled:
     """Return one function of a program, compiled for the shapes of some arguments."""
-    build = Build(owner)
-    build.add(name, fn, *args, static=static)
+    build = owner if isinstance(owner, Build) else Build(owner)
+    build.add(name, fn, *args, static=static, once=once)
     return build.compile()[name]
+
+
+def build_of(pair: Pair, *also: Any) -> Build:
+    """Return the functions of a model and its guide: kept with the guide, known by both.
+
+    Args:
+        pair: model and guide; what is kept is gone with the guide, or with a model without one.
+        *also: whatever else their code depends on, by `fingerprint`.
+    """
+    readings = [
+        (
+            program.role,
+            program.data_plates,
+            program.tables,
+            sorted(program.fixed),
+            program.num_rows,
+            program.state,
+            list(program.params),
+            [(n, s.role, s.shape, s.plates, s.reparametrised) for n, s in program.sites.items()],
+        )
+        for program in pair.programs
+    ]
+    functions = [program.fn for program in pair.programs]
+    return Build(functions[-1], *functions, readings, pair[2:], *also)
 
 
 def use_compilation_cache(path: str | os.PathLike[str] | None = None) -> Path:
@@ -167,7 +212,3 @@ def _leaf(leaf: Any) -> Hashable:
     abstract = jax.typeof(leaf) if not isinstance(leaf, jax.ShapeDtypeStruct) else leaf
     where = leaf.sharding if getattr(leaf, "committed", False) else None
     return (abstract.shape, abstract.dtype, bool(getattr(abstract, "weak_type", False)), where)
-
-
-def _method(owner: Any) -> Hashable:
-    return getattr(owner, "__func__", None)

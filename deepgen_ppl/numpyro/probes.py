@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array
 
+from deepgen_ppl.numpyro.compilation import build_of, compiled
 from deepgen_ppl.numpyro.handlers import is_delta
 from deepgen_ppl.numpyro.program import (
     Inputs,
@@ -44,23 +45,23 @@ def check_rows_independent(
         return True
     middle, values = size // 2, dict(params)
     rows = jnp.arange(size) if size < inputs.num_rows else None
-    axes: dict[str, int] = {}
 
-    @jax.jit
     def moved(inputs: Inputs, values: dict[str, Any], key: Array) -> tuple[Inputs, dict, dict]:
-        draws = [_draw(pair, inputs, values, subkey, rows, axes) for subkey in random.split(key, 5)]
+        draws = [_draw(pair, inputs, values, subkey, rows) for subkey in random.split(key, 5)]
         others = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *draws[1:])
         swapped = _with_row(inputs.data, inputs.data, middle)
         return inputs._replace(data=swapped), draws[0], _with_row(draws[0], others, middle)
 
-    @jax.jit
     def by_row(inputs: Inputs, values: dict[str, Any], key: Array, held: dict) -> Array:
-        held = {name: jnp.moveaxis(value, 0, axes[name]) for name, value in held.items()}
+        held = {n: jnp.moveaxis(value, 0, _row_axis(pair, n)) for n, value in held.items()}
         return log_weights(pair, {**values, **held}, inputs, rows, key=key).rows
 
-    swapped, drawn, other = moved(inputs, values, key)
-    before = by_row(inputs, values, key, drawn)
-    after = by_row(swapped, values, key, other)
+    build = build_of(pair)
+    run_moved = compiled(build, "moved", moved, inputs, values, key, once=True)
+    swapped, drawn, other = run_moved(inputs, values, key)
+    run_by_row = compiled(build, "by row", by_row, inputs, values, key, drawn, once=True)
+    before = run_by_row(inputs, values, key, drawn)
+    after = run_by_row(swapped, values, key, other)
     change = jnp.abs(after - before) > 1e-4 * (1.0 + jnp.abs(before))
     return not bool(jnp.any(change.at[middle].set(False)))
 
@@ -71,17 +72,18 @@ def _draw(
     values: Mapping[str, Any],
     key: Array,
     rows: Array | None,
-    axes: dict[str, int],
 ) -> dict[str, Array]:
     """Return a draw of each random site of the guide (or prior), its rows on the leading axis."""
     program = pair.guide or pair.model
     seen = run(program, inputs, values, key, rows=rows)
-    drawn = {}
-    for name, site in program.latents.items():
-        if not is_delta(seen[name]["fn"]):
-            axes[name] = next(i for i, p in enumerate(site.plates) if p in program.data_plates)
-            drawn[name] = jnp.moveaxis(seen[name]["value"], axes[name], 0)
-    return drawn
+    free = [name for name in program.latents if not is_delta(seen[name]["fn"])]
+    return {n: jnp.moveaxis(seen[n]["value"], _row_axis(pair, n), 0) for n in free}
+
+
+def _row_axis(pair: Pair, name: str) -> int:
+    program = pair.guide or pair.model
+    plates = program.sites[name].plates
+    return next(i for i, plate in enumerate(plates) if plate in program.data_plates)
 
 
 def _with_row(values: Any, others: Any, row: int) -> Any:
@@ -111,12 +113,14 @@ def points(pair: Pair, params: Mapping[str, Any], data: Any, key: Array) -> list
     inputs = as_pair_inputs(pair, data)
     free = {n for n, site in pair.model.latents.items() if not site.is_discrete}
 
-    @jax.jit
     def draw(inputs: Inputs, values: dict[str, Any], key: Array) -> dict[str, Array]:
         seen = run(guide, inputs, values, key)
         return {n: seen[n]["value"] for n in free & set(seen) if is_delta(seen[n]["fn"])}
 
-    one, other = (draw(inputs, dict(params), subkey) for subkey in random.split(key))
+    args = (inputs, dict(params))
+    build = build_of(pair)
+    run_draw = compiled(build, "point", draw, *args, key, once=True)
+    one, other = (run_draw(*args, subkey) for subkey in random.split(key))
     return [n for n in pair.model.latents if n in one and bool(jnp.all(one[n] == other[n]))]
 
 
@@ -151,6 +155,9 @@ def first_nonfinite(
                 found[f"{program.role}:{name}"] = terms.rows if local else terms.shared
         return found
 
+    def sums(free: Mapping[str, Any], key: Array) -> list[Array]:
+        return [jnp.sum(value) for value in densities(free, key).values()]
+
     free = {name: params[name] for name in pair.params}
     for subkey in (key, *random.split(key, 4)):
         for name, value in densities(free, subkey).items():
@@ -160,8 +167,8 @@ def first_nonfinite(
                 which = bad if rows is None else jnp.asarray(rows)[bad]
                 return name.split(":", 1)[1], which.tolist() if local else []
         names = list(densities(free, subkey))
-        jacobian = jax.jacrev(lambda free: [jnp.sum(v) for v in densities(free, subkey).values()])  # noqa: B023
-        for name, grads in zip(names, jacobian(free), strict=True):
+        jacobian = jax.jacrev(sums)(free, subkey)
+        for name, grads in zip(names, jacobian, strict=True):
             if not all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(grads)):
                 return name.split(":", 1)[1], []
     return None, []

@@ -12,6 +12,7 @@ from jax import random
 from jaxtyping import Array, Float, Int
 from numpyro.handlers import substitute, trace
 
+from deepgen_ppl.numpyro.compilation import build_of, compiled
 from deepgen_ppl.numpyro.data import Inputs, as_key, unwrap
 from deepgen_ppl.numpyro.handlers import minibatch, reader, split_seed, stop_scores, unobserve
 from deepgen_ppl.numpyro.reading import read, read_pair
@@ -151,7 +152,9 @@ def init_params(
     inputs = as_pair_inputs(pair, data)
     given = learned(params)
     # Compiled, so that only what the initial values need is computed, not a pass over all rows.
-    values = jax.jit(partial(_start, pair))(inputs, as_key(seed))
+    key = as_key(seed)
+    start = compiled(build_of(pair), "start", partial(_start, pair), inputs, key, once=True)
+    values = start(inputs, key)
     return {name: given.get(name, value) for name, value in values.items()}
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from deepgen_ppl import checks
 from deepgen_ppl.evidence import evidence, resample
+from deepgen_ppl.numpyro.compilation import build_of, compiled
 from deepgen_ppl.numpyro.probes import check_rows_independent, points
 from deepgen_ppl.numpyro.program import (
     Inputs,
@@ -74,6 +75,7 @@ def importance(
 
     Cost:
         K passes over the data in chunks of bounded memory; beside it K x N weights and the draws.
+        One chunk is compiled, 1-3 s, the first time these functions see these shapes.
 
     References:
         Vehtari, Simpson, Gelman, Yao, Gabry: Pareto smoothed importance sampling. 2024.
@@ -173,6 +175,7 @@ class _Sampler:
         self.num_particles, self.keep_draws, self.by_row = num_particles, keep_draws, by_row
         sizes = [int(np.prod(site.shape)) for site in pair.model.sites.values()]
         sizes += [int(np.prod(site.shape)) for p in pair.programs[1:] for site in p.sites.values()]
+        self.build = build_of(pair)
         self.numbers = 8 * sum(sizes) + 1  # of one particle; layers of networks counted roughly
 
     def rows(self, key: Array, batch_size: int | None, num_draws: int | None,
@@ -185,7 +188,6 @@ class _Sampler:
         length = min(length, len(chosen))
         count = int(np.clip(_CHUNK_NUMBERS / (per_row * length), 1, self.num_particles))
 
-        @jax.jit
         def chunk(inputs: Inputs, values: Any, rows: Array, keys: Array) -> tuple[Array, Any]:
             def one(key: Array) -> tuple[Array, Any]:
                 weights = log_weights(self.pair, values, inputs, rows, key=key)
@@ -216,7 +218,6 @@ class _Sampler:
         """Return log weights (K,), draws and statistics of the whole data."""
         count = int(np.clip(_CHUNK_NUMBERS / self.numbers, 1, self.num_particles))
 
-        @jax.jit
         def chunk(inputs: Inputs, values: Any, rows: None, keys: Array) -> tuple[Array, Any]:
             def one(key: Array) -> tuple[Array, Any]:
                 weights: Weights = log_weights(self.pair, values, inputs, rows, key=key)
@@ -239,10 +240,13 @@ class _Sampler:
 
     def _particles(self, chunk: Callable, keys: Array, count: int, rows: Any) -> tuple[Any, dict]:
         parts = []
+        args = (self.inputs, self.values, rows)
+        static = (self.keep_draws, self.by_row)
+        run = compiled(self.build, "weights", chunk, *args, keys[:count], static=static)
         for start in range(0, self.num_particles, count):
             index = np.minimum(np.arange(start, start + count), self.num_particles - 1)
             used = min(count, self.num_particles - start)
-            found = jax.device_get(chunk(self.inputs, self.values, rows, keys[index]))
+            found = jax.device_get(run(*args, keys[index]))
             parts.append(jax.tree.map(lambda leaf, used=used: leaf[:used], found))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,8 @@ import optax
 from jax.example_libraries import optimizers
 from jaxtyping import Array
 from numpyro.optim import Minimize, _NumPyroOptim
+
+from deepgen_ppl.numpyro.fingerprint import fingerprint
 
 Params = Any
 
@@ -21,10 +23,12 @@ class Optimizer(NamedTuple):
     Attributes:
         init: params -> state.
         update: (gradients, state, params, loss) -> (params, state).
+        code: what the code of the two depends on.
     """
 
     init: Callable[[Params], Any]
     update: Callable[[Params, Any, Params, Array], tuple[Params, Any]]
+    code: Hashable
 
 
 def as_optimizer(optim: Any, clip_norm: float | None = None) -> Optimizer:
@@ -40,8 +44,7 @@ def as_optimizer(optim: Any, clip_norm: float | None = None) -> Optimizer:
     """
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be positive, got {clip_norm}.")
-    if optim is None:
-        optim = optax.adam(1e-3)
+    optim = optax.adam(1e-3) if optim is None else optim
     if isinstance(optim, optimizers.Optimizer):
         optim = _NumPyroOptim(lambda *triple: triple, *optim)
     if isinstance(optim, Minimize):
@@ -65,7 +68,7 @@ def as_optimizer(optim: Any, clip_norm: float | None = None) -> Optimizer:
         shrink = jnp.minimum(1.0, clip_norm / (norm + 1e-12))
         return inner.update(jax.tree.map(lambda g: g * shrink, grads), state, params, loss)
 
-    return Optimizer(inner.init, update)
+    return Optimizer(inner.init, update, (inner.code, clip_norm))
 
 
 def _optax(optim: optax.GradientTransformation) -> Optimizer:
@@ -83,7 +86,7 @@ def _optax(optim: optax.GradientTransformation) -> Optimizer:
             ) from error
         return optax.apply_updates(params, changes), state
 
-    return Optimizer(optim.init, update)
+    return Optimizer(optim.init, update, fingerprint(optim))
 
 
 def _numpyro(optim: _NumPyroOptim) -> Optimizer:
@@ -91,4 +94,4 @@ def _numpyro(optim: _NumPyroOptim) -> Optimizer:
         state = optim.update(grads, state, value=loss)
         return optim.get_params(state), state
 
-    return Optimizer(optim.init, update)
+    return Optimizer(optim.init, update, fingerprint(type(optim), vars(optim)))

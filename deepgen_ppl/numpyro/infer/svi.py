@@ -14,6 +14,7 @@ from jaxtyping import Array
 from numpyro.infer.autoguide import AutoLaplaceApproximation
 
 from deepgen_ppl import checks
+from deepgen_ppl.numpyro.compilation import build_of
 from deepgen_ppl.numpyro.infer import train as train_
 from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.numpyro.infer.fit import Fit
@@ -91,7 +92,9 @@ def svi(
         NonFiniteError: a loss or gradient turned non-finite; `.fit` holds the last finite state.
 
     Cost:
-        Compiles once, 1-3 s for small programs; then as fast as a hand-written JAX loop.
+        Compiles once, 1-3 s for small programs; then as fast as a hand-written JAX loop. Another
+        call with the same guide and model functions, shapes and options takes what was compiled,
+        whatever the values of data, bound arrays, parameters and seed.
 
     References:
         Hoffman, Blei, Wang, Paisley: Stochastic variational inference. 2013.
@@ -164,6 +167,7 @@ def svi(
         constrain=lambda free, mutable: {**pair.constrain(free), **mutable},
         progress=progress,
         seed=random.fold_in(key, 1),
+        build=build_of(pair, *_settings(objective)),
     )
     fit = Fit(
         params=jax.device_get({**pair.constrain(result.params), **result.mutable}),
@@ -208,25 +212,31 @@ def _validation(
     values: Mapping[str, Any],
     model_kwargs: Mapping[str, Any] | None,
     key: Array,
-) -> Callable[[Any, Any], Array]:
+) -> train_.Validation:
     """Return the loss per datum of held-out data, block by block where there are minibatches."""
     held_out = validation_data if isinstance(validation_data, tuple | list) else (validation_data,)
     other = read_pair(model, guide, held_out, model_kwargs=model_kwargs, params=learned(values))
-    inputs, noise = other.inputs(held_out), random.fold_in(key, 2)
+    inputs = other.inputs(held_out)
     size = min(batch_size or 0, inputs.num_rows)
     starts = np.arange(0, inputs.num_rows - size + 1, size) if size else np.zeros(1, int)
     if size and inputs.num_rows % size:  # the last block overlaps the one before
         starts = np.append(starts, inputs.num_rows - size)
 
-    def block(free: Any, mutable: Any, start: Array) -> Array:
-        rows = start + jnp.arange(size) if 0 < size < inputs.num_rows else None
-        return total(free, mutable, inputs, rows, random.fold_in(noise, start))[0]
+    def loss(free: Any, mutable: Any, inputs: Inputs, starts: Array, noise: Array) -> Array:
+        def block(start: Array) -> Array:
+            rows = start + jnp.arange(size) if 0 < size < inputs.num_rows else None
+            return total(free, mutable, inputs, rows, random.fold_in(noise, start))[0]
 
-    def validate(free: Any, mutable: Any) -> Array:
-        losses = lax.map(lambda start: block(free, mutable, start), jnp.asarray(starts))
-        return jnp.mean(losses) / other.per_datum
+        return jnp.mean(lax.map(block, starts)) / other.per_datum
 
-    return validate
+    args = (inputs, jnp.asarray(starts), random.fold_in(key, 2))
+    return train_.Validation(loss, args, (size, other.per_datum))
+
+
+def _settings(objective: Any) -> tuple[Any, ...]:
+    """Return what an objective is by content: its class and its fields."""
+    loss = objective.elbo if isinstance(objective, Native) else objective
+    return type(loss), vars(loss)
 
 
 def _non_finite(

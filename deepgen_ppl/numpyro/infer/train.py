@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from deepgen_ppl.numpyro.compilation import Build
 from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.numpyro.infer.optimizers import as_optimizer
 from deepgen_ppl.numpyro.infer.step import Loss, State, Steps
@@ -53,6 +54,20 @@ class NonFiniteError(FloatingPointError):
         super().__init__(message)
         self.step, self.rows, self.site = step, rows, site
         self.fit: Any = None
+
+
+class Validation(NamedTuple):
+    """How the validation loss is evaluated.
+
+    Attributes:
+        loss: (params, mutable, *args) -> loss per datum.
+        args: its further arguments, arrays.
+        static: what its code depends on beside them.
+    """
+
+    loss: Callable[..., Array]
+    args: tuple = ()
+    static: Hashable = ()
 
 
 @dataclass
@@ -94,13 +109,14 @@ def train(
     optim: Any = None,
     per_datum: int = 1,
     clip_norm: float | None = None,
-    validate: Callable[[Any, Any], Array] | None = None,
+    validate: Validation | None = None,
     patience: int | None = None,
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[Callable[[Progress], Any]] = (),
     constrain: Callable[[Any, Any], dict[str, Any]] = lambda params, mutable: params,
     progress: bool = True,
     seed: int | Array = 0,
+    build: Build | None = None,
 ) -> TrainResult:
     """Minimise a loss; nothing crosses to the host between two reports.
 
@@ -122,14 +138,16 @@ def train(
         optim: optimizer, see `as_optimizer`.
         per_datum: number by which reported losses are divided.
         clip_norm: largest norm of the gradient.
-        validate: (params, mutable) -> validation loss per datum; evaluated once an epoch, or at
-            every report without minibatches.
+        validate: the validation loss per datum; evaluated once an epoch, or at every report
+            without minibatches.
         patience: validations without improvement after which to stop with the best parameters.
         checkpoint: where to keep the state of the run.
         callbacks: functions of a `Progress`, called at every report; a truthy answer stops.
         constrain: (params, mutable) -> parameters as callbacks see them.
         progress: whether to show a bar.
         seed: seeds batches and noise.
+        build: where the compiled functions are kept; their code must depend on nothing that it
+            does not know. By default they are those of this call.
 
     Returns:
         The result; a non-finite step is told by its `failed`.
@@ -145,7 +163,7 @@ def train(
         checkpoint=checkpoint,
         num_steps=num_steps,
     )
-    run.compile(params, mutable, inputs, as_key(seed))
+    run.compile(build or Build(loss), params, mutable, inputs, as_key(seed))
     run.resume()
     with _bar(progress, num_steps, run.done) as show, _interruptible() as interrupted:
         while run.done < num_steps and not run.stopped and run.failed is None:
@@ -170,7 +188,7 @@ def train(
 class _Run:
     """The host's part: calls the compiled steps, keeps the losses, validates and saves."""
 
-    def __init__(self, loss: Steps, validate: Callable | None, patience: int | None,
+    def __init__(self, loss: Steps, validate: Validation | None, patience: int | None,
                  checkpoint: Checkpoint | None, num_steps: int) -> None:  # fmt: skip
         self.steps, self.validate, self.patience = loss, validate, patience
         self.checkpoint, self.num_steps = checkpoint, num_steps
@@ -183,16 +201,20 @@ class _Run:
         self.failed: int | None = None
         self.before, self.done = 0.0, 0
 
-    def compile(self, params: Any, mutable: Any, inputs: Inputs, key: Array) -> None:
+    def compile(self, build: Build, params: Any, mutable: Any, inputs: Inputs, key: Array) -> None:
         begun = time.perf_counter()
         self.inputs, self.key = inputs, key
         self.state = self.steps.start(params, mutable, inputs)
         self.num_batches = self.steps.num_batches(inputs)
-        lowered = jax.jit(self.steps.__call__).lower(self.state, inputs, key, jnp.int32(0))
-        self.call = lowered.compile()
+        steps = self.steps
+        static = (steps.batch_size, steps.per_datum, steps.length, steps.optimizer.code)
+        build.add("steps", steps.__call__, self.state, inputs, key, jnp.int32(0), static=static)
         if self.validate is not None:
-            lowered = jax.jit(self.validate).lower(self.state.params, self.state.mutable)
-            self.validate = lowered.compile()
+            fn, args, also = self.validate
+            args = (self.state.params, self.state.mutable, *args)
+            build.add("validate", fn, *args, static=also)
+        made = build.compile()
+        self.call, self.judged = made["steps"], made.get("validate")
         self.compile_seconds = time.perf_counter() - begun
         self.begun = time.perf_counter()
 
@@ -219,7 +241,11 @@ class _Run:
         self.history["seconds"].append(self.seconds)
         ends_epoch = not self.num_batches or reached % self.num_batches == 0
         if self.validate is not None and (ends_epoch or reached == self.num_steps):
-            self._judge(float(self.validate(self.state.params, self.state.mutable)))
+            self._judge(self._validation_loss())
+
+    def _validation_loss(self) -> float:
+        assert self.validate is not None and self.judged is not None
+        return float(self.judged(self.state.params, self.state.mutable, *self.validate.args))
 
     def _find_failure(self, before: State, count: Array) -> Array:
         """Take the same steps again, carefully; stop before the one that fails."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +56,7 @@ class Native:
     ) -> tuple[Float[Array, ""], Aux]:
         """Return the loss and the new mutable state."""
         model = scaled_call(pair.model, inputs, rows)
-        guide: Callable = lambda: None  # noqa: E731
-        if pair.guide is not None:
-            guide = scaled_call(pair.guide, inputs, rows)
+        guide = _nothing if pair.guide is None else scaled_call(pair.guide, inputs, rows)
         names = {name for program in pair.programs for name in program.state}
         values = dict(params)
         if not names:
@@ -67,6 +64,10 @@ class Native:
         found = self.elbo.loss_with_mutable_state(key, values, model, guide)
         state = found["mutable_state"] or {name: params[name] for name in names}
         return _sum(found["loss"]), Aux(dict(state))
+
+
+def _nothing() -> None:
+    """Be the guide of a model without latents."""
 
 
 def _sum(loss: Any) -> Array:

@@ -1,0 +1,113 @@
+"""What is compiled once: a second call of a verb with other values, and what must not be reused."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+Y = np.random.default_rng(5).normal(1.0, 1.0, 24).astype(np.float32)
+SHORT = {"num_steps": 40, "batch_size": 8, "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def only_numpyro(wing: str) -> None:
+    if wing != "numpyro":
+        pytest.skip("the Pyro wing keeps no compiled programs")
+
+
+@pytest.fixture
+def compilations(only_numpyro: None) -> Iterator[list[str]]:
+    import jax
+
+    seen: list[str] = []
+
+    def note(event: str, duration_secs: float, **about: object) -> None:
+        if "backend_compile" in event:
+            seen.append(str(about.get("fun_name", event)))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+def pair(prior: float = 3.0):
+    """Return a new model and guide, functions of their own; the prior's scale is in a closure."""
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+
+    settings = {"scale": prior}
+
+    def model(y):
+        mean = numpyro.sample("mean", dist.Normal(0.0, settings["scale"]))
+        with numpyro.plate("data", len(y)):
+            numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    def guide(y):
+        loc = numpyro.param("loc", jnp.array(0.5))
+        numpyro.sample("mean", dist.Normal(loc, numpyro.param("scale", jnp.array(0.2))))
+
+    return model, guide, settings
+
+
+def test_a_second_svi_compiles_nothing(dg: ModuleType, zoo: ModuleType, compilations) -> None:
+    model, guide, _ = pair()
+    options = {**SHORT, "validation_data": Y[:8], "clip_norm": 1.0}
+    first = dg.svi(model, guide, Y, optim=zoo.adam(0.02), **options)
+    assert compilations
+    compilations.clear()
+    again = dg.svi(model, guide, Y + 1.0, optim=zoo.adam(0.02), seed=3, **options)
+    assert not compilations
+    assert again.losses.mean() > first.losses.mean()
+    same = dg.svi(model, guide, Y, optim=zoo.adam(0.02), **options)
+    np.testing.assert_array_equal(same.losses, first.losses)
+    assert not compilations
+
+
+def test_a_second_importance_compiles_nothing(dg: ModuleType, compilations) -> None:
+    model, guide, _ = pair()
+    params = {"loc": np.float32(0.9), "scale": np.float32(0.3)}
+    first = dg.importance(model, guide, Y, params=params, num_particles=500)
+    compilations.clear()
+    moved = {**params, "loc": np.float32(1.9)}
+    again = dg.importance(model, guide, Y + 1.0, params=moved, num_particles=500, seed=2)
+    assert not compilations
+    assert again.draws["mean"].mean() > first.draws["mean"].mean() + 0.8
+
+
+def test_what_the_code_depends_on_is_never_shared(dg: ModuleType, zoo: ModuleType) -> None:
+    model, guide, _ = pair()
+    for change in (
+        {"optim": zoo.sgd(0.0)},
+        {"optim": zoo.sgd(1e-3)},
+        {"optim": zoo.sgd(1e-2)},
+        {"optim": zoo.sgd(1e-2), "clip_norm": 1e-3},
+        {"optim": zoo.sgd(1e-2), "loss": dg.ELBO(num_particles=3)},
+    ):
+        kept = dg.svi(model, guide, Y, **SHORT, **change)
+        fresh = dg.svi(*pair()[:2], Y, **SHORT, **change)
+        np.testing.assert_array_equal(kept.losses, fresh.losses)
+        np.testing.assert_array_equal(kept.params["loc"], fresh.params["loc"])
+
+
+def test_a_closure_that_changed_is_compiled_again(dg: ModuleType, zoo: ModuleType) -> None:
+    model, guide, settings = pair(3.0)
+    options = {**SHORT, "optim": zoo.adam(0.02)}
+    before = dg.svi(model, guide, Y, **options)
+    settings["scale"] = 0.1
+    after = dg.svi(model, guide, Y, **options)
+    assert not np.array_equal(before.losses, after.losses)
+    np.testing.assert_array_equal(after.losses, dg.svi(*pair(0.1)[:2], Y, **options).losses)
+
+
+def test_compiled_functions_die_with_model_and_guide(dg: ModuleType, zoo: ModuleType) -> None:
+    model, guide, _ = pair()
+    alive = [weakref.ref(model), weakref.ref(guide)]
+    fit = dg.svi(model, guide, Y, optim=zoo.adam(0.02), **SHORT)
+    fit.importance(num_particles=50)
+    del model, guide, fit
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None]
