@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -75,6 +76,7 @@ def run(
     scaled: bool = False,
     redraw: Collection[str] | None = (),
     stand_in: bool = False,
+    stopped: bool = True,
 ) -> dict[str, Any]:
     """Run a program and return its trace; nothing outside this room sees one.
 
@@ -87,6 +89,7 @@ def run(
         scaled: whether sites in data plates carry the scale N / B.
         redraw: observed sites to draw again, None for all of them.
         stand_in: give sites of improper prior some value, where the program is only looked at.
+        stopped: block gradients through draws of sites without a reparametrised sampler.
     """
     call, size = inputs, inputs.num_rows
     if rows is not None:
@@ -105,7 +108,7 @@ def run(
             scaled=scaled,
         )
     shared, local = key if isinstance(key, tuple) else random.split(key)
-    with stop_scores(), trace() as seen:
+    with stop_scores() if stopped else nullcontext(), trace() as seen:
         keys: dict[str, Any] = {"shared": shared, "local": local, "stand_in": stand_in}
         split_seed(fn, data_plates=program.data_plates, **keys)()
     return seen

@@ -18,7 +18,7 @@ from numpyro.infer.autoguide import AutoGuide
 
 from deepgen_ppl import checks
 from deepgen_ppl.numpyro.data import Inputs, argument_names, as_arguments, as_inputs, bare
-from deepgen_ppl.numpyro.handlers import is_factor, reader, split_seed
+from deepgen_ppl.numpyro.handlers import is_factor, is_improper, reader, split_seed
 
 
 class Site(NamedTuple):
@@ -35,6 +35,7 @@ class Site(NamedTuple):
         reparametrised: whether draws carry gradients.
         auxiliary: whether it exists only in a guide, for others to build on.
         enumerable: whether its support is finite and can be summed over.
+        improper: whether its density is flat and has no integral, so that nothing can be drawn.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Site(NamedTuple):
     reparametrised: bool
     auxiliary: bool
     enumerable: bool = False
+    improper: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -260,6 +262,7 @@ def _site(msg: dict, fixed: frozenset[str]) -> Site:
         bool(fn.has_rsample),
         bool(msg["infer"].get("is_auxiliary", False)) and role == "latent",
         bool(fn.has_enumerate_support),
+        is_improper(fn),
     )
 
 

@@ -1,0 +1,266 @@
+"""The path from a reference to the joint density, for every method that climbs temperatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import random
+from jaxtyping import Array, Float, Int
+
+from deepgen_ppl import checks
+from deepgen_ppl.annealing import check_guide_sites, check_latents
+from deepgen_ppl.numpyro.data import Inputs, as_key
+from deepgen_ppl.numpyro.joint import Joint, Layout, differing_supports
+from deepgen_ppl.numpyro.probes import check_rows_independent, points
+from deepgen_ppl.numpyro.program import read_pair
+from deepgen_ppl.numpyro.structure import Pair, autoguides, learned
+
+LogDensities = tuple[Float[Array, "*batch"], Float[Array, "*batch"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    r"""The densities between a reference that is drawn from exactly and the joint density.
+
+    \[ \log \pi_\beta(z) = (1 - \beta) \log q(z) + \beta \log p(x, z), \qquad 0 \le \beta \le 1 \]
+
+    on the unconstrained space, Jacobians included. The reference q is the prior or a guide, and is
+    normalised; the target is the joint density of latents and data with its factors, discrete
+    sites of finite support summed out. Where every latent is local to the data plate and rows do
+    not touch each other, there is one such path for each row: positions are `(*batch, N, D)` and
+    densities `(*batch, N)`; else they are `(*batch, D)` and `(*batch,)`. `at` binds other inputs
+    of the same shapes, so that a function compiled once can be used again.
+
+    Attributes:
+        pair: Model and guide; without a guide the reference is the prior.
+        params: Constrained parameters and mutable state.
+        inputs: Inputs at all rows.
+        rows: Name of the data plate where there is a path for each row, else None.
+        layout: Where each site's unconstrained value stands in a position.
+        index: The rows that are looked at, None for all.
+    """
+
+    pair: Pair
+    params: dict[str, Any]
+    inputs: Inputs
+    rows: str | None
+    layout: Layout
+    index: Int[Array, " B"] | None = None
+
+    @property
+    def dim(self) -> int:
+        """Length D of a position, of one row where the path is by rows."""
+        return self.layout.size
+
+    @property
+    def num_rows(self) -> int | None:
+        """Number of rows that are looked at, None where the path is not by rows."""
+        if self.rows is None:
+            return None
+        return self.inputs.num_rows if self.index is None else self.index.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one position: (D,), or (N, D) by rows."""
+        return (self.dim,) if self.num_rows is None else (self.num_rows, self.dim)
+
+    @property
+    def owner(self) -> Callable:
+        """The model's own function, by which compiled functions are kept."""
+        return self.pair.model.fn
+
+    @property
+    def static(self) -> tuple[Any, ...]:
+        """What compiled code depends on beside the shapes of `params`, `inputs` and `index`."""
+        guide = self.pair.guide
+        return (None if guide is None else guide.fn, self.rows)
+
+    def at(
+        self, params: Mapping[str, Any], inputs: Inputs, index: Int[Array, " B"] | None = None
+    ) -> Path:
+        """Return this path at other parameters, inputs and rows of the same structure.
+
+        Args:
+            params: Constrained parameters and mutable state; they may be traced.
+            inputs: Inputs at all rows; they may be traced.
+            index: Rows to look at, None for all.
+        """
+        return replace(self, params=dict(params), inputs=inputs, index=index)
+
+    def sample(self, key: Array, num: int) -> Float[Array, "K *row D"]:
+        """Draw positions from the reference exactly.
+
+        Args:
+            key: Random key.
+            num: Number K of draws.
+        """
+        draw = self._joint.draw
+        return jax.vmap(lambda key: self.layout.join(draw(key)))(random.split(key, num))
+
+    def log_densities(self, z: Float[Array, "*batch D"]) -> LogDensities:
+        """Return the log densities of reference and target, Jacobians included.
+
+        Args:
+            z: Positions, `(*batch, D)` or `(*batch, N, D)`.
+        """
+        return self._over(self._joint.log_densities, z)
+
+    def tempered(
+        self, beta: Float[Array, "*batch"] | float
+    ) -> Callable[[Array], tuple[Any, Array]]:
+        r"""Return the potential energy at a temperature with its gradient, as a kernel takes it.
+
+        It returns \(((U_\beta, \log p - \log q), \nabla U_\beta)\), of which the difference is by
+        what weights change from one temperature to the next.
+
+        Args:
+            beta: Inverse temperature above 0, one number or one of each position.
+        """
+
+        def total(z: Array) -> tuple[Array, tuple[Array, Array]]:
+            reference, target = self.log_densities(z)
+            difference = target - reference
+            energy = -(reference + beta * difference)
+            return energy.sum(), (energy, difference)
+
+        def value_and_grad(z: Array) -> tuple[tuple[Array, Array], Array]:
+            (_, found), gradient = jax.value_and_grad(total, has_aux=True)(z)
+            return found, gradient
+
+        return value_and_grad
+
+    def constrain(self, z: Float[Array, "*batch D"]) -> dict[str, Array]:
+        """Return the values of the model's continuous latent sites at positions.
+
+        Deterministic sites are added where nothing is summed out and the path is not by rows.
+
+        Args:
+            z: Positions, `(*batch, D)` or `(*batch, N, D)`.
+        """
+        return self._over(self._joint.values, z)
+
+    def unconstrain(self, sites: Mapping[str, Array]) -> Float[Array, "*batch D"]:
+        """Return the positions of latent sites' values: the inverse of `constrain`.
+
+        Args:
+            sites: Values `(*batch, *shape)` of each continuous latent site of the model.
+
+        Raises:
+            ValueError: The guide draws them from auxiliary sites in a way that is not known.
+        """
+        names = [name for name, site in self.pair.model.latents.items() if not site.is_discrete]
+        values = {name: jnp.asarray(sites[name]) for name in names}
+        lead = values[names[0]].ndim - len(self.pair.model.latents[names[0]].shape)
+        batch = values[names[0]].shape[:lead]
+        flat = {name: value.reshape(-1, *value.shape[lead:]) for name, value in values.items()}
+
+        def position(values: dict[str, Array]) -> Array:
+            return self.layout.join(self._joint.point(values, self.layout.shapes))
+
+        return jax.vmap(position)(flat).reshape(*batch, *self.shape)
+
+    @property
+    def _joint(self) -> Joint:
+        return Joint(self.pair, self.params, self.inputs, self.rows is not None, self.index)
+
+    def _over(self, fn: Callable[[Any], Any], z: Array) -> Any:
+        shape = self.shape
+        batch = z.shape[: z.ndim - len(shape)]
+        found = jax.vmap(lambda one: fn(self.layout.split(one)))(z.reshape(-1, *shape))
+        return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), found)
+
+
+def read_path(
+    model: Callable,
+    *data: Any,
+    guide: Any = None,
+    params: Any = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    by_rows: bool = True,
+    verb: str = "ais",
+    seed: int | Array = 0,
+) -> Path:
+    """Read the path from the prior, or from a fitted guide, to the joint density of a program.
+
+    Args:
+        model: A NumPyro model with continuous latents; discrete ones of finite support are summed
+            out.
+        *data: Its data, with rows on the leading axis.
+        guide: A guide of the continuous latents, or a `Fit`; None starts at the prior.
+        params: Learned values by name, or a `Fit`; those of `guide` where that is a fit.
+        model_kwargs: Constants passed by name to model and guide.
+        by_rows: Whether to look for a path for each row at all.
+        verb: Who asks, for the messages.
+        seed: Seed of the probes.
+
+    Returns:
+        The path, by rows where every site of model and guide is local to the data plate and rows
+        do not touch each other.
+
+    Raises:
+        ValueError: No continuous latent, an improper prior, a discrete latent without finite
+            support, a guide that is a point, draws discrete sites or has another support than the
+            model, or parameters without a value.
+
+    Example:
+        >>> import numpy as np, numpyro, numpyro.distributions as dist
+        >>> def model(x):
+        ...     with numpyro.plate("data", len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(0, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> path = read_path(model, np.zeros(5))
+        >>> z = path.sample(random.key(0), 3)
+        >>> z.shape, path.log_densities(z)[1].shape
+        ((3, 5, 1), (3, 5))
+    """
+    from deepgen_ppl.numpyro.infer.fit import Fit
+    from deepgen_ppl.numpyro.infer.importance import check_learned
+
+    if isinstance(guide, Fit):
+        params = guide.params if params is None else params
+        guide = guide.guide
+    values = learned(params)
+    options: dict[str, Any] = dict(model_kwargs=model_kwargs, params=values, seed=seed)
+    pair = read_pair(model, guide, data, prior=True, enumerated=True, **options)
+    _check(pair, verb)
+    check_learned(pair, values)
+    inputs, key = pair.inputs(data), as_key(seed)
+    checks.check_points(points(pair, values, inputs, key))
+    known = {*pair.params, *(name for program in pair.programs for name in program.state)}
+    values = jax.tree.map(jnp.asarray, {n: v for n, v in values.items() if n in known})
+    local = by_rows and pair.local and check_rows_independent(pair, values, inputs, key)
+    rows = pair.model.data_plates[0] if local else None
+    path = Path(pair, values, inputs, rows, Joint(pair, values, inputs, local).layout())
+    _check_guide(path, verb)
+    return path
+
+
+def _check(pair: Pair, verb: str) -> None:
+    latents, plates = pair.model.latents, pair.model.plates.values()
+    check_latents(
+        verb,
+        continuous=[n for n, site in latents.items() if not site.is_discrete],
+        discrete=[n for n, site in latents.items() if site.is_discrete],
+        endless=[n for n, s in latents.items() if s.is_discrete and not s.enumerable],
+        improper=[n for n, site in latents.items() if site.improper],
+        subsampled=[plate.name for plate in plates if plate.subsampled],
+    )
+
+
+def _check_guide(path: Path, verb: str) -> None:
+    """Refuse a guide of discrete sites, or of sets of values that are not the model's."""
+    guide = path.pair.guide
+    if guide is None:
+        return
+    discrete = [name for name, site in guide.latents.items() if site.is_discrete]
+    free = [n for n, s in path.pair.model.latents.items() if not s.is_discrete and not s.support]
+    check_guide_sites(
+        verb,
+        discrete,
+        differing_supports(path.pair.model, guide, path.layout.shapes),
+        free if autoguides(guide.fn) else [],
+    )
