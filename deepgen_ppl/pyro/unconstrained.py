@@ -33,14 +33,14 @@ class Potential:
 
     def energy(self, z: dict[str, Tensor]) -> Tensor:
         """Return the potential energy of one unconstrained point, a scalar."""
-        values, log_dets = self._values(z)
+        values, log_dets = self.values(z)
         with private_store(), handlers.validation(False):
             if self.evaluator is None:
-                run = self._run(values)
+                run = self.run(values)
                 log_joint = _log_joint(run)
             else:
                 with without_host_values():
-                    log_joint = self.evaluator.log_prob(self._enumerated(values))
+                    log_joint = self.evaluator.log_prob(self.enumerated(values))
         return -(log_joint + sum(log_det.sum() for log_det in log_dets.values()))
 
     def rows(self, z: dict[str, Tensor]) -> Tensor:
@@ -52,11 +52,11 @@ class Potential:
         """
         from deepgen_ppl.pyro.program import terms
 
-        values, log_dets = self._values(z)
+        values, log_dets = self.values(z)
         program = self.program
         with private_store(), handlers.validation(False):
             if self.evaluator is None:
-                total, _ = terms(self._run(values), program, program.num_rows, program.num_rows)
+                total, _ = terms(self.run(values), program, program.num_rows, program.num_rows)
             else:
                 with without_host_values():
                     total = self._enumerated_rows(values)
@@ -68,7 +68,7 @@ class Potential:
         return total
 
     def _enumerated_rows(self, values: Mapping[str, Tensor]) -> Tensor:
-        trace = self._enumerated(values)
+        trace = self.enumerated(values)
         assert self.evaluator is not None
         factors = self.evaluator._get_log_factors(trace)
         total: Tensor = torch.zeros(())
@@ -86,18 +86,18 @@ class Potential:
 
     def constrain(self, z: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the sites' values at an unconstrained point, deterministic ones included."""
-        values, _ = self._values(z)
+        values, _ = self.values(z)
         names = [n for n, s in self.program.sites.items() if s.role == "deterministic"]
         if names and not self.discrete:
             with private_store(), handlers.validation(False):
-                run = self._run(values)
+                run = self.run(values)
             values |= {name: run.sites[name]["value"] for name in names}
         return values
 
     def init(self, seed: int = 0, strategy: Callable[..., Any] | None = None) -> dict[str, Tensor]:
         """Return one unconstrained starting point."""
         with forked_rng(seed), private_store(), torch.no_grad(), handlers.validation(False):
-            run = self._run({}, InitMessenger(_continuous_only(strategy or init_to_uniform)))
+            run = self.run({}, InitMessenger(_continuous_only(strategy or init_to_uniform)))
         found = {name: run.sites[name] for name in self.continuous}
         return {
             name: biject_to(msg["fn"].support).inv(msg["value"]).detach().clone()
@@ -108,24 +108,25 @@ class Potential:
         """Return the bijection of each continuous site."""
         return {name: biject_to(site.support) for name, site in self.continuous.items()}
 
-    def _moving(self) -> bool:
-        """Tell whether a support's bounds depend on other sites, so that each point has its own."""
+    def _moving(self) -> tuple[str, ...]:
+        """Return the sites whose bounds depend on other sites, so that each point has its own."""
         bounded = [n for n, site in self.continuous.items() if _bounds(site.support)]
         if not bounded:
-            return False
+            return ()
         seen = []
         for seed in (0, 1):
             with forked_rng(seed), private_store(), torch.no_grad(), handlers.validation(False):
-                run = self._run({}, handlers.feasible())
-            seen.append([bound for n in bounded for bound in _bounds(run.sites[n]["fn"].support)])
-        return any(not torch.equal(one, other) for one, other in zip(*seen, strict=True))
+                run = self.run({}, handlers.feasible())
+            seen.append({n: _bounds(run.sites[n]["fn"].support) for n in bounded})
+        one, other = seen
+        return tuple(n for n in bounded if not all(map(torch.equal, one[n], other[n])))
 
-    def _values(self, z: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def values(self, z: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the sites' values at an unconstrained point, and log |det J| of each."""
         if self.moving:
             reached = handlers.constrain(z)
             with private_store(), handlers.validation(False):
-                self._run({}, reached)
+                self.run({}, reached)
             return reached.values, reached.log_dets
         values = {name: transform(z[name]) for name, transform in self.transforms.items()}
         log_dets = {
@@ -134,13 +135,15 @@ class Potential:
         }
         return values, log_dets
 
-    def _run(self, values: Mapping[str, Tensor], *more: Any) -> handlers.record:
+    def run(self, values: Mapping[str, Tensor], *more: Any) -> handlers.record:
+        """Run the program at values of its continuous sites."""
         from deepgen_ppl.pyro.program import call
 
         with installed(self.program.params.values(), self.params) as answers:
             return call(self.program, self.data, answers, *more, handlers.replay(values))
 
-    def _enumerated(self, values: Mapping[str, Tensor]) -> poutine.Trace:
+    def enumerated(self, values: Mapping[str, Tensor]) -> poutine.Trace:
+        """Run the program at values of its continuous sites, over all values of discrete ones."""
         program = self.program
         model = poutine.enum(
             config_enumerate(program.fn), first_available_dim=-1 - program.max_plate_nesting
@@ -161,9 +164,9 @@ class Potential:
                     "marginalised for HMC. Marginalise it by hand, or use importance or svi."
                 )
         start = self.init(0)
-        values, _ = self._values(start)
+        values, _ = self.values(start)
         with private_store(), torch.no_grad(), handlers.validation(False), forked_rng(0):
-            trace = self._enumerated(values)
+            trace = self.enumerated(values)
         return TraceEinsumEvaluator(trace, True, self.program.max_plate_nesting)
 
 

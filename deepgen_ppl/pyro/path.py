@@ -1,0 +1,376 @@
+r"""The path from a law that can be drawn from to a program's joint density, on flat vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import biject_to
+
+from deepgen_ppl import checks
+from deepgen_ppl.annealing import check_guide_sites, check_latents
+from deepgen_ppl.pyro import data as data_
+from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.infer import evaluate
+from deepgen_ppl.pyro.infer.train import mix
+from deepgen_ppl.pyro.joint import Joint
+from deepgen_ppl.pyro.parameters import (
+    forked_rng,
+    given,
+    installed,
+    preserved,
+    private_store,
+    resolve,
+)
+from deepgen_ppl.pyro.pointwise import Pointwise, over
+from deepgen_ppl.pyro.probes import check_rows_independent, points
+from deepgen_ppl.pyro.program import Pair, call, read_pair
+from deepgen_ppl.pyro.unconstrained import Potential
+
+_CHUNK_NUMBERS = 1 << 24
+"""Numbers (of 4 bytes) that the intermediate values of one chunk may take, roughly."""
+
+
+class Densities(NamedTuple):
+    """Both log densities at some points, with their gradients.
+
+    Attributes:
+        log_reference: Log density of the reference, shape `(*batch,)`.
+        log_target: Log density of the joint, shape `(*batch,)`.
+        grad_reference: Gradient of the first, shape `(*batch, D)`.
+        grad_target: Gradient of the second, shape `(*batch, D)`.
+    """
+
+    log_reference: Float[Tensor, "*batch"]
+    log_target: Float[Tensor, "*batch"]
+    grad_reference: Float[Tensor, "*batch D"]
+    grad_target: Float[Tensor, "*batch D"]
+
+
+class Path:
+    r"""The densities between a reference that is drawn from exactly and the joint density.
+
+    \[ \log \pi_\beta(z) = (1 - \beta) \log q(z) + \beta \log p(x, z), \qquad 0 \le \beta \le 1 \]
+
+    on the unconstrained space, Jacobians included. The reference q is the prior or a guide, and is
+    normalised; the target is the joint density of latents and data with its factors, discrete
+    sites of finite support summed out. Where every latent is local to the data plate and rows do
+    not touch each other, there is one such path for each row: positions are `(*batch, N, D)` and
+    densities `(*batch, N)`; else they are `(*batch, D)` and `(*batch,)`.
+
+    Args:
+        pair: Model and guide; without a guide the reference is the prior.
+        params: Constrained parameters.
+        data: The data, tensors.
+        by_rows: Whether there is a path for each row.
+
+    Attributes:
+        rows: Name of the data plate where there is a path for each row, else None.
+        places: Where each site's unconstrained value stands in a position.
+
+    Cost:
+        A few runs of the program.
+    """
+
+    def __init__(
+        self, pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], by_rows: bool
+    ) -> None:
+        self.pair, self.data = pair, tuple(data)
+        self.params = {name: value.detach() for name, value in params.items()}
+        self.rows = pair.model.data_plates[0] if by_rows else None
+        with preserved(pair.modules):
+            self._joint = Joint(pair, self.params, self.data, by_rows)
+            self.places = _places(self._joint.potential, by_rows)
+        self._both = Pointwise(lambda z: self._joint.log_densities(self._split(z)), self._quiet)
+        sizes = [int(np.prod(site.shape)) for p in pair.programs for site in p.sites.values()]
+        self._numbers = 16 * (sum(sizes) + 1)  # of one position; layers of networks counted roughly
+
+    @property
+    def dim(self) -> int:
+        """Length D of a position, of one row where the path is by rows."""
+        return sum(place.size for place in self.places.values())
+
+    @property
+    def num_rows(self) -> int | None:
+        """Number of rows, None where the path is not by rows."""
+        return None if self.rows is None else self.pair.model.num_rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one position: (D,), or (N, D) by rows."""
+        return (self.dim,) if self.num_rows is None else (self.num_rows, self.dim)
+
+    @property
+    def compiled(self) -> str:
+        """How gradients run: `"traced"` (one flat graph), `"eager"`, or "" before the first."""
+        return self._both.compiled
+
+    @property
+    def reason(self) -> str:
+        """Why they run no better than that."""
+        return self._both.reason
+
+    @property
+    def moving(self) -> tuple[str, ...]:
+        """Sites whose support depends on other sites."""
+        return self._joint.potential.moving
+
+    def sample(self, generator: torch.Generator, num: int) -> Float[Tensor, "K *row D"]:
+        """Draw positions from the reference exactly.
+
+        Args:
+            generator: Source of the draws.
+            num: Number K of draws.
+        """
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+        def draw(_: Tensor) -> Tensor:
+            return self._join(self._joint.draw())
+
+        with self._quiet(), torch.no_grad(), forked_rng(seed):
+            chunks = torch.arange(num).split(self._length(num))
+            return torch.cat([over(draw, chunk) for chunk in chunks])
+
+    def log_densities(
+        self, z: Float[Tensor, "*batch D"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return the log densities of reference and target, Jacobians included.
+
+        Args:
+            z: Positions, `(*batch, D)` or `(*batch, N, D)`.
+        """
+        positions = self._flat(z)
+        chunks = positions.split(self._length(len(positions)))
+        parts = zip(*map(self._both.values, chunks), strict=True)
+        reference, target = (torch.cat(part).reshape(z.shape[:-1]) for part in parts)
+        return reference, target
+
+    def densities(self, z: Float[Tensor, "*batch D"]) -> Densities:
+        """Return both log densities and their gradients, from a graph traced at the first call.
+
+        Args:
+            z: Positions, `(*batch, D)` or `(*batch, N, D)`.
+
+        Cost:
+            One gradient of the batch; 0.1 to 1 s to trace at the first batch of a size.
+        """
+        positions = self._flat(z.detach())
+        length = self._length(len(positions))
+        missing = -len(positions) % length
+        if missing:  # equal chunks share a graph
+            positions = torch.cat([positions, positions[-1:].expand(missing, *self.shape)])
+        parts = [self._both.gradients(chunk) for chunk in positions.split(length)]
+        joined = parts[0] if len(parts) == 1 else [torch.cat(p) for p in zip(*parts, strict=True)]
+        if missing:
+            joined = [part[:-missing] for part in joined]
+        shapes = (z.shape[:-1], z.shape[:-1], z.shape, z.shape)
+        return Densities(*(p.reshape(shape) for p, shape in zip(joined, shapes, strict=True)))
+
+    def constrain(self, z: Float[Tensor, "K *row D"]) -> dict[str, np.ndarray]:
+        """Return the values of the model's continuous latent sites at positions, on the host.
+
+        Deterministic sites are added where nothing is summed out and the path is not by rows.
+
+        Args:
+            z: Positions, `(K, D)` or `(K, N, D)`.
+        """
+        potential = self._joint.potential
+        values = potential.constrain if self.rows is None else lambda u: potential.values(u)[0]
+        with preserved(self.pair.modules):
+            return evaluate.over_draws(lambda one: values(self._split(one["z"])), {"z": z})
+
+    def unconstrain(self, sites: Mapping[str, Any]) -> Float[Tensor, "K *row D"]:
+        """Return the positions of latent sites' values: the inverse of `constrain`.
+
+        Args:
+            sites: Values `(K, *shape)` of each continuous latent site of the model.
+        """
+        values = {name: torch.as_tensor(sites[name]) for name in self._joint.potential.continuous}
+        with self._quiet(), torch.no_grad(), forked_rng(0):
+            return over(lambda one: self._join(self._joint.unconstrain(one)), values)
+
+    def _quiet(self) -> AbstractContextManager[Any]:
+        return quiet(self.pair)
+
+    def _flat(self, z: Tensor) -> Tensor:
+        if z.shape[-len(self.shape) :] != self.shape:
+            raise ValueError(
+                f"positions of shape {tuple(z.shape)} do not end with the path's {self.shape}."
+            )
+        return z.reshape(-1, *self.shape)
+
+    def _length(self, num: int) -> int:
+        """Return the length of the fewest equal chunks of `num` positions that fit in memory."""
+        most = max(_CHUNK_NUMBERS // self._numbers, 1)
+        return -(-num // -(-num // most))
+
+    def _join(self, u: Mapping[str, Tensor]) -> Tensor:
+        """Return the position of one point's sites."""
+        if self.rows is None:
+            return torch.cat([u[name].reshape(-1) for name in self.places])
+        moved = [u[name].movedim(place.axis or 0, 0) for name, place in self.places.items()]
+        return torch.cat([value.reshape(len(value), -1) for value in moved], -1)
+
+    def _split(self, z: Tensor) -> dict[str, Tensor]:
+        """Return the sites of one position."""
+        parts = z.split([place.size for place in self.places.values()], -1)
+        u = {}
+        for part, (name, place) in zip(parts, self.places.items(), strict=True):
+            value = part.reshape((*z.shape[:-1], *place.shape))
+            u[name] = value if place.axis is None else value.movedim(0, place.axis)
+        return u
+
+
+class Place(NamedTuple):
+    """Where a site's unconstrained value stands in a position.
+
+    Attributes:
+        shape: Its unconstrained shape; without the axis of the rows where the path is by rows.
+        axis: Axis of the rows in it, None where the path is not by rows.
+    """
+
+    shape: tuple[int, ...]
+    axis: int | None
+
+    @property
+    def size(self) -> int:
+        """How many numbers it takes, of one row where the path is by rows."""
+        return math.prod(self.shape)
+
+
+def read_path(
+    model: Callable[..., Any],
+    *data: Any,
+    guide: Any = None,
+    params: Any = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    by_rows: bool = True,
+    verb: str = "ais",
+    seed: int = 0,
+) -> Path:
+    """Read the path from the prior, or from a fitted guide, to the joint density of a program.
+
+    Args:
+        model: A Pyro model with continuous latents; discrete ones of finite support are summed
+            out.
+        *data: Its data, with rows on the leading axis.
+        guide: A guide of the continuous latents, or a `Fit`; None starts at the prior.
+        params: Learned values by name, or a `Fit`; those of `guide` where that is a fit.
+        model_kwargs: Constants passed by name to model and guide.
+        by_rows: Whether to look for a path for each row at all.
+        verb: Who asks, for the messages.
+        seed: Seed of the probes.
+
+    Returns:
+        The path, by rows where every site of model and guide is local to the data plate and rows
+        do not touch each other.
+
+    Raises:
+        ValueError: No continuous latent, an improper prior, a discrete latent without finite
+            support, a guide that is a point, draws discrete sites or has another support than the
+            model, or parameters without a value.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0, 1))
+        ...         pyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> path = read_path(model, torch.zeros(5))
+        >>> z = path.sample(torch.Generator().manual_seed(0), 3)
+        >>> z.shape, path.log_densities(z)[1].shape
+        (torch.Size([3, 5, 1]), torch.Size([3, 5]))
+    """
+    from deepgen_ppl.pyro.infer.fit import Fit
+
+    if isinstance(guide, Fit):
+        params = guide.params if params is None else params
+        guide = guide.guide
+    learned = given(params)
+    pair = read_pair(model, guide, data, model_kwargs=model_kwargs, params=learned, seed=seed,
+                     prior=True, enumerated=True)  # fmt: skip
+    tensors = data_.to_tensors(data, data_.device_of(pair.modules))
+    values = {name: value.detach() for name, value in resolve(pair.params, learned).items()}
+    _check(pair, values, tensors, verb)
+    with handlers.validation(False):
+        checks.check_points(points(pair, values, tensors, mix(seed, 3)))
+        local = by_rows and pair.local
+        local = local and check_rows_independent(pair, values, tensors, mix(seed, 1))
+    path = Path(pair, values, tensors, local)
+    if pair.guide is not None and any(site.auxiliary for site in pair.guide.latents.values()):
+        check_guide_sites(verb, moving=path.moving)
+    return path
+
+
+@contextmanager
+def quiet(pair: Pair) -> Iterator[None]:
+    """Run programs with validation off, a param store of their own and buffers put back."""
+    with private_store(), handlers.validation(False), preserved(pair.modules):
+        yield
+
+
+def _look(
+    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the sample messages of one run of the guide, and of the model at its values."""
+    guide = {}
+    with (
+        quiet(pair),
+        torch.no_grad(),
+        forked_rng(0),
+        installed(pair.params.values(), params) as answers,
+    ):
+        if pair.guide is not None:
+            guide = call(pair.guide, data, answers).sites
+        values = {name: msg["value"] for name, msg in guide.items()}
+        around = (answers, handlers.replay(values), handlers.feasible())
+        return guide, call(pair.model, data, *around).sites
+
+
+def _check(pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], verb: str) -> None:
+    latents = pair.model.latents
+    guide, model = _look(pair, params, data)
+    check_latents(
+        verb,
+        continuous=[n for n, site in latents.items() if not site.is_discrete],
+        discrete=[n for n, site in latents.items() if site.is_discrete],
+        endless=[n for n, s in latents.items() if s.is_discrete and not s.enumerable],
+        improper=[n for n in latents if handlers.is_improper(model[n]["fn"])],
+        subsampled=[plate.name for plate in pair.model.plates.values() if plate.subsampled],
+    )
+    drawn = {n: m["fn"] for n, m in guide.items() if n in latents}
+    discrete = [n for n, fn in drawn.items() if latents[n].is_discrete]
+    differing = {
+        n: (str(model[n]["fn"].support), str(fn.support))
+        for n, fn in drawn.items()
+        if n not in discrete and not handlers.is_delta(fn) and _differ(model[n]["fn"], fn)
+    }
+    check_guide_sites(verb, discrete, differing)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Tell whether values spread over one support leave the other, or the other way round."""
+    with forked_rng(0):
+        for own, theirs in ((one, other), (other, one)):
+            transform = biject_to(own.support)
+            shape = transform.inverse_shape(own.batch_shape + own.event_shape)
+            values = transform(3.0 * torch.randn(16, *shape))
+            if not bool(theirs.support.check(values).all()):
+                return True
+    return False
+
+
+def _places(potential: Potential, by_rows: bool) -> dict[str, Place]:
+    places = {}
+    for name, value in potential.init(0).items():
+        site = potential.continuous[name]
+        axis = site.plates.index(site.row_plate) if by_rows else None
+        shape = [size for i, size in enumerate(value.shape) if i != axis]
+        places[name] = Place(tuple(shape), axis)
+    return places
