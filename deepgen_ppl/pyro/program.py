@@ -17,6 +17,7 @@ from deepgen_ppl.pyro.parameters import installed
 from deepgen_ppl.pyro.reading import read, read_pair
 from deepgen_ppl.pyro.structure import Pair, Plate, Program, Site, Weights
 from deepgen_ppl.pyro.terms import terms
+from deepgen_ppl.pyro.vectorised import mappable_draws
 
 __all__ = [
     "Pair", "Plate", "Program", "Site", "Weights", "call", "init_params",
@@ -165,7 +166,7 @@ def _several(pair: Pair, draw: Callable[..., tuple], num_particles: int) -> tupl
     if pair.model.notes.get("vmap", True):
         try:
             index = torch.arange(num_particles)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), mappable_draws():
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                 return torch.func.vmap(draw, randomness="different")(index)
         except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError):

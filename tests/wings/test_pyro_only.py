@@ -430,3 +430,24 @@ def test_data_outside_the_support_are_refused() -> None:
         assert np.isfinite(dg.svi(coin, AutoNormal(coin), ink, **QUIET).losses).all()
     finally:
         torch.distributions.Distribution.set_default_validate_args(True)
+
+
+def test_particles_run_vectorised() -> None:
+    calls = []
+
+    def model(x):
+        calls.append(len(x))
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Exponential(torch.tensor(2.0)))
+            shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+            centre = pyro.sample("centre", dist.Cauchy(1.0, 0.5))
+            pyro.sample("x", dist.Normal(rate + 0.0 * (shift + centre), 100.0), obs=x)
+
+    found = dg.importance(model, None, torch.zeros(5), num_particles=4000)
+    assert len(calls) < 40
+    draws = {name: value[0] for name, value in found.draws.items()}
+    assert len(np.unique(draws["shift"])) > 19_000  # each particle and row draws its own
+    for name, value, below in (("rate", np.log(2) / 2, 0.5), ("shift", 1.0, 0.8413447),
+                               ("centre", 1.5, 0.75)):  # fmt: skip
+        share = (draws[name] < value).mean()
+        assert abs(share - below) < 5 * (below * (1 - below) / draws[name].size) ** 0.5
