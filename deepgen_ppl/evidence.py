@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import stdtrit
 
-_Z95 = 1.6448536269514722  # 95% point of the standard normal
 _MARKOV95 = float(np.log(0.05))  # P(Z_hat >= 20 Z) <= 1/20 for a non-negative unbiased Z_hat
 
 
@@ -98,10 +98,11 @@ def evidence(
         \mathrm{se}^2 = \frac{\mathrm{var}(w)}{e K\,\mathrm{mean}(w)^2}, \qquad
         \mathrm{ESS} = e\,\frac{(\sum_k w_k)^2}{\sum_k w_k^2}
 
-    where e is the relative efficiency. The lower limit is :math:`\log\hat Z - 1.645\,\mathrm{se}`
-    or, where that is higher, :math:`\log\hat Z - \log 20`, which Markov's inequality grants to any
-    unbiased non-negative estimate. The upper limit is :math:`\log\hat Z + \tfrac12\mathrm{se}^2 +
-    1.645\,\mathrm{se}`: Jensen's bias, which adds up over rows while errors cancel, is put back.
+    where e is the relative efficiency. With t the 95% point of Student's law of K - 1 degrees of
+    freedom (1.645 for many), the lower limit is :math:`\log\hat Z - t\,\mathrm{se}` or, where that
+    is higher, :math:`\log\hat Z - \log 20`, which Markov's inequality grants to any unbiased
+    non-negative estimate. The upper limit is :math:`\log\hat Z + \tfrac12\mathrm{se}^2 +
+    t\,\mathrm{se}`: Jensen's bias, which adds up over rows while errors cancel, is put back.
     With rows, :math:`\log\hat Z` and the squared errors are summed over them.
 
     Args:
@@ -141,7 +142,7 @@ def evidence(
     table = log_w if log_w.ndim == 2 else log_w[:, None]
     num = len(table)
     parts = [_reduce(block, relative_efficiency) for _, block in _blocks(table)]
-    log_total, squares, pareto_k = (np.concatenate(part) for part in zip(*parts, strict=True))
+    log_total, squares, pareto_k = map(np.concatenate, zip(*parts, strict=True))
     log_z, dead = log_total - np.log(num), np.isneginf(log_total)
     variance = np.maximum(num * squares - 1.0, 0.0) / (num - 1) if num > 1 else np.inf
     error = np.where(dead, np.inf, np.sqrt(variance / relative_efficiency))
@@ -149,12 +150,13 @@ def evidence(
 
     total, total_variance = float(log_z.sum()), float((error**2).sum())
     total_error = float(np.sqrt(total_variance))
-    upper = total + 0.5 * total_variance + _Z95 * total_error if total_error < np.inf else np.inf
+    wide = float(stdtrit(max(num - 1, 1), 0.95)) * total_error
+    upper = total + 0.5 * total_variance + wide if total_error < np.inf else np.inf
     per_row = log_w.ndim == 2
     return Evidence(
         log_evidence=total,
         standard_error=total_error,
-        lower_limit=total + max(-_Z95 * total_error, _MARKOV95),
+        lower_limit=total + max(-wide, _MARKOV95),
         upper_limit=upper,
         ess=ess if per_row else float(ess[0]),
         pareto_k=pareto_k if per_row else float(pareto_k[0]),
@@ -312,8 +314,8 @@ def some(indices: np.ndarray, limit: int = 5) -> str:
     """The first few of many indices, for a message.
 
     Example:
-        >>> some(np.arange(7)), some(np.arange(2))
-        ('0, 1, 2, 3, 4, ...', '0, 1')
+        >>> some(np.arange(7))
+        '0, 1, 2, 3, 4, ...'
     """
     shown = ", ".join(str(int(index)) for index in indices[:limit])
     return shown if len(indices) <= limit else f"{shown}, ..."

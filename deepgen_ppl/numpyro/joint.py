@@ -24,7 +24,7 @@ from deepgen_ppl import checks
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.handlers import is_delta
 from deepgen_ppl.numpyro.program import run, sum_terms
-from deepgen_ppl.numpyro.structure import Pair, Program, Site, autoguides
+from deepgen_ppl.numpyro.structure import Pair, Program, Site, autoguides, site_log_prob
 from deepgen_ppl.numpyro.unconstrained import Potential, row_axis
 
 _JACOBIAN = "_log_det_of_place"
@@ -124,6 +124,14 @@ class Joint:
         # The one latent vector of such a guide is the model's sites, unconstrained, in order.
         seen = run(self.pair.model, self.inputs, given, random.key(0))
         return {absent[0]: ravel_pytree({n: unconstrained(seen)[n] for n in self._continuous})[0]}
+
+    def site_log_probs(self, u: dict[str, Array]) -> dict[str, Array]:
+        """Return the log density of each site of the model; discrete sites are drawn."""
+        seen = self._seen(self.reference, u)
+        values = {n: seen[n]["value"] for n in self._continuous}
+        given = {**self.params, **values}
+        seen = run(self.pair.model, self.inputs, given, random.key(0), rows=self.index)
+        return {n: site_log_prob(m) for n, m in seen.items() if m["type"] == "sample"}
 
     # ----------------------------------------------------------------------------- helpers
 

@@ -163,6 +163,10 @@ class Path:
 
         return jax.vmap(position)(flat).reshape(*batch, *self.shape)
 
+    def site_log_probs(self, z: Float[Array, "*row D"]) -> dict[str, Array]:
+        """Return the log density of each site of the model at one position, to find a bad one."""
+        return self._joint.site_log_probs(self.layout.split(z))
+
     @property
     def _joint(self) -> Joint:
         return Joint(self.pair, self.params, self.inputs, self.rows is not None, self.index)
