@@ -348,6 +348,20 @@ def check_pair(
             )
 
 
+def check_enumerable(sites: Iterable[str]) -> None:
+    """Refuse to sum out discrete latents of infinite support that the guide lacks.
+
+    Raises:
+        ValueError: naming them.
+    """
+    sites = tuple(sites)
+    if sites:
+        raise ValueError(
+            f"the guide lacks the discrete {quote(sites)}, which has no finite support to sum "
+            "over. Sample it in the guide, or marginalise it by hand."
+        )
+
+
 def check_local(sites: Sequence[str], batch_size: int) -> None:
     """Refuse minibatches under a guide that draws per-row latents for all rows at once.
 

@@ -214,3 +214,45 @@ class observe_draws(Messenger):
         if msg["type"] == "sample" and msg["is_observed"] and not is_factor(msg["fn"]):
             key = random.key(zlib.crc32(msg["name"].encode()))  # the same in every run
             msg["value"] = msg["fn"].sample(key)
+
+
+class on_support(Messenger):
+    """Give enumerated sites the values of their support: the language counts them from zero.
+
+    Args:
+        fn: the enumerated program.
+        names: the sites.
+    """
+
+    def __init__(self, fn: Callable | None = None, names: Collection[str] = ()) -> None:
+        self.names = frozenset(names)
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        """Replace the numbers of the values by the values."""
+        if msg["type"] == "sample" and msg["name"] in self.names and msg.get("done"):
+            support = msg["fn"].enumerate_support(expand=False)
+            event_shape = support.shape[jnp.ndim(support) - msg["fn"].event_dim :]
+            msg["value"] = support.reshape(-1, *event_shape)[msg["value"]]
+
+
+class rows_alone(Messenger):
+    """Leave the terms of each row apart: no product over data plates, and no shared terms.
+
+    Args:
+        fn: the enumerated program.
+        data_plates: names of the plates that follow the data.
+    """
+
+    def __init__(self, fn: Callable | None = None, data_plates: Collection[str] = ()) -> None:
+        self.data_plates = frozenset(data_plates)
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        """Take data plates for plain axes; mask all outside of them."""
+        if msg["type"] != "sample":
+            return
+        frames = msg["cond_indep_stack"]
+        msg["cond_indep_stack"] = [f for f in frames if f.name not in self.data_plates]
+        if len(msg["cond_indep_stack"]) == len(frames):
+            msg["fn"] = msg["fn"].mask(False)

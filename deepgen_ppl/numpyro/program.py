@@ -26,7 +26,8 @@ from deepgen_ppl.numpyro.structure import (
     learned,
     site_log_prob,
 )
-from deepgen_ppl.numpyro.unconstrained import Potential
+from deepgen_ppl.numpyro.terms import Terms, enumerated_rows, enumerated_total, sum_terms
+from deepgen_ppl.numpyro.unconstrained import Potential, row_axis
 
 __all__ = [
     "Inputs", "Pair", "Plate", "Potential", "Program", "Site", "Weights", "abstract_params",
@@ -47,7 +48,7 @@ class Weights(NamedTuple):
         latents: the draws, by site of the model.
         state: new values of mutable state.
         log_q: log q of the whole draw, scaled as the total is.
-        deterministic: values of the model's deterministic sites.
+        deterministic: values of the model's deterministic sites; none where sites are summed out.
     """
 
     rows: Float[Array, " B"]
@@ -91,6 +92,26 @@ def run(
         stand_in: give sites of improper prior some value, where the program is only looked at.
         stopped: block gradients through draws of sites without a reparametrised sampler.
     """
+    fn = prepared(
+        program, inputs, values, key, rows=rows, scaled=scaled, redraw=redraw, stand_in=stand_in
+    )
+    with stop_scores() if stopped else nullcontext(), trace() as seen:
+        fn()
+    return seen
+
+
+def prepared(
+    program: Program,
+    inputs: Inputs,
+    values: Mapping[str, Any],
+    key: Array | tuple[Array, Array],
+    *,
+    rows: Int[Array, " B"] | None = None,
+    scaled: bool = False,
+    redraw: Collection[str] | None = (),
+    stand_in: bool = False,
+) -> Callable[[], Any]:
+    """Return a program with its inputs, values and seed, ready to run; arguments as of `run`."""
     call, size = inputs, inputs.num_rows
     if rows is not None:
         call = inputs.gather(rows)
@@ -108,10 +129,8 @@ def run(
             scaled=scaled,
         )
     shared, local = key if isinstance(key, tuple) else random.split(key)
-    with stop_scores() if stopped else nullcontext(), trace() as seen:
-        keys: dict[str, Any] = {"shared": shared, "local": local, "stand_in": stand_in}
-        split_seed(fn, data_plates=program.data_plates, **keys)()
-    return seen
+    keys: dict[str, Any] = {"shared": shared, "local": local, "stand_in": stand_in}
+    return split_seed(fn, data_plates=program.data_plates, **keys)
 
 
 def scaled_call(
@@ -190,8 +209,9 @@ def log_weights(
 
     $$\log w = \log p(x, z) - \log q(z \mid x), \qquad z \sim q,$$
 
-    split into one term per row of the data plate and one for all else. Without a guide the latents
-    are drawn from the prior and $\log w = \log p(x \mid z)$.
+    split into one term per row of the data plate and one for all else, with the discrete latents
+    summed out that the pair says so of. Without a guide the latents are drawn from the prior and
+    $\log w = \log p(x \mid z)$.
 
     Args:
         pair: model and guide.
@@ -219,14 +239,18 @@ def log_weights(
         score = sum_terms(blind, pair.guide, size) if blind else score
         latents = {n: m["value"] for n, m in drawn.items() if n in pair.model.sites}
         state = _state(seen)
-    seen = run(pair.model, inputs, {**values, **state, **latents}, model_key, rows=rows)
+    values |= state | latents
+    seen = run(pair.model, inputs, values, model_key, rows=rows)
     state |= _state(seen)
     sites = {n: m for n, m in seen.items() if m["type"] == "sample"}
-    # Latents that the guide lacks are drawn from the model, whose density cancels.
+    # Latents that the guide lacks are drawn from the model, whose density cancels, or summed out.
     absent = [name for name in pair.model.latents if name not in latents]
-    latents |= {name: sites[name]["value"] for name in absent}
-    sites = {n: m for n, m in sites.items() if n not in absent}
-    log_p = sum_terms(sites, pair.model, size)
+    latents |= {name: sites[name]["value"] for name in absent if name not in pair.enumerated}
+    log_p = sum_terms({n: m for n, m in sites.items() if n not in absent}, pair.model, size)
+    if pair.enumerated:
+        fn = prepared(pair.model, inputs, values, model_key, rows=rows)
+        log_p = _summed_out(fn, pair.model, pair.enumerated, log_p, size)
+    deterministic = {n: m["value"] for n, m in seen.items() if m["type"] == "deterministic"}
     scale = inputs.num_rows / size if rows is not None else 1.0
     return Weights(
         rows=log_p.rows - log_q.rows,
@@ -237,7 +261,7 @@ def log_weights(
         latents=latents,
         state=state,
         log_q=log_q.shared + scale * jnp.sum(log_q.rows),
-        deterministic={n: m["value"] for n, m in seen.items() if m["type"] == "deterministic"},
+        deterministic={} if pair.enumerated else deterministic,
     )
 
 
@@ -247,6 +271,7 @@ def log_density(
     latents: Mapping[str, Array],
     data: Any,
     rows: Int[Array, " B"] | None = None,
+    enumerated: Collection[str] = (),
 ) -> tuple[Float[Array, " B"], Float[Array, ""]]:
     """Return the log density of given latents and the data: per row, and of all else.
 
@@ -256,11 +281,18 @@ def log_density(
         latents: value of each latent site (of the batch rows, with `rows`).
         data: data arguments or `Inputs`.
         rows: rows of the minibatch, None for all.
+        enumerated: discrete latents to sum out.
     """
     inputs = data if isinstance(data, Inputs) else program.inputs(data)
-    seen = run(program, inputs, {**params, **latents}, random.key(0), rows=rows)
+    values, key = {**params, **latents}, random.key(0)
+    seen = run(program, inputs, values, key, rows=rows)
     size = inputs.num_rows if rows is None else rows.shape[0]
-    return sum_terms({n: m for n, m in seen.items() if m["type"] == "sample"}, program, size)
+    sites = {n: m for n, m in seen.items() if m["type"] == "sample" and n not in enumerated}
+    found = sum_terms(sites, program, size)
+    if not enumerated:
+        return found
+    fn = prepared(program, inputs, values, key, rows=rows)
+    return _summed_out(fn, program, enumerated, found, size)
 
 
 def log_probs(
@@ -329,28 +361,17 @@ def potential(program: Program, params: Mapping[str, Any], data: Any) -> Potenti
 # ------------------------------------------------------------------------------------- helpers
 
 
-class Terms(NamedTuple):
-    rows: Array
-    shared: Array
+def _summed_out(
+    fn: Callable[[], Any], program: Program, names: Collection[str], others: Terms, size: int
+) -> Terms:
+    """Return the terms of a run with discrete sites summed out.
 
-    @classmethod
-    def zero(cls, size: int) -> Terms:
-        return cls(jnp.zeros(size), jnp.zeros(()))
-
-
-def sum_terms(sites: Mapping[str, Any], program: Program, size: int) -> Terms:
-    """Sum log densities: per row for sites in a data plate, together for the others."""
-    rows, shared = Terms.zero(size)
-    for msg in sites.values():
-        log_prob = site_log_prob(msg)
-        dims = [f.dim for f in msg["cond_indep_stack"] if f.name in program.data_plates]
-        if not dims or jnp.ndim(log_prob) < -dims[0]:
-            shared = shared + jnp.sum(log_prob)
-            continue
-        row = jnp.ndim(log_prob) + dims[0]
-        axes = tuple(axis for axis in range(jnp.ndim(log_prob)) if axis != row)
-        rows = rows + jnp.sum(log_prob, axis=axes)
-    return Terms(rows, shared)
+    They stand by row where the sites are the rows' own, and all together otherwise.
+    """
+    own = all(row_axis(program, program.sites[name]) is not None for name in names)
+    if own and not program.outside:
+        return Terms(enumerated_rows(fn, program, names, size), others.shared)
+    return Terms(jnp.zeros(size), enumerated_total(fn, program, names))
 
 
 def _state(seen: Mapping[str, Any]) -> dict[str, Any]:

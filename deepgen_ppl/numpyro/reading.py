@@ -142,7 +142,7 @@ def read_pair(
         batch_size: rows per minibatch.
         seed: seeds the set-up of autoguides.
         prior: with `guide=None`, allow latents: they are drawn from the prior.
-        enumerated: allow discrete latents that the guide lacks (the objective sums them out).
+        enumerated: allow discrete latents that the guide lacks: they are summed out.
         partial: allow latents that the guide lacks: they are drawn from the model.
 
     Returns:
@@ -165,6 +165,8 @@ def read_pair(
     drawn = {name: s.shape for name, s in proposal.latents.items() if not s.auxiliary}
     absent = [n for n in latents if partial or (enumerated and reading.sites[n].is_discrete)]
     checks.check_pair(latents, reading.observed, drawn, proposal.observed, absent)
+    summed = () if partial else tuple(name for name in absent if name not in drawn)
+    checks.check_enumerable(name for name in summed if not reading.sites[name].enumerable)
     if batch_size is not None and batch_size != reading.num_rows:
         checks.check_local(
             [
@@ -175,7 +177,7 @@ def read_pair(
             ],
             batch_size,
         )
-    return Pair(reading, proposal, reading.local and proposal.local)
+    return Pair(reading, proposal, reading.local and proposal.local, summed)
 
 
 def _check_full(full: Reading, batch_size: int | None) -> None:

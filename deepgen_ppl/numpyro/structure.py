@@ -142,11 +142,13 @@ class Pair(NamedTuple):
         model: the model.
         guide: the guide; None for no latents, or to draw latents from the prior.
         local: whether every site of both stands in a data plate, so that weights are per row.
+        enumerated: discrete latents that the guide lacks and that are summed out.
     """
 
     model: Program
     guide: Program | None
     local: bool
+    enumerated: tuple[str, ...] = ()
 
     @property
     def programs(self) -> tuple[Program, ...]:

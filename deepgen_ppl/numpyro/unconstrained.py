@@ -15,11 +15,9 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import util
 from numpyro.infer.initialization import init_to_uniform
 
-from deepgen_ppl import checks
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.structure import Program, Site, execute
-
-_MOST_ENUMERATED = 25
+from deepgen_ppl.numpyro.terms import enumerated, room_for
 
 
 class Potential:
@@ -40,12 +38,10 @@ class Potential:
 
         Discrete sites, which must be the rows' own, are summed out.
         """
-        if self.discrete:
-            return self._enumerated_rows(z)
         from deepgen_ppl.numpyro.program import log_density
 
-        values = self.values(z)
-        total, _ = log_density(self.program, self.params, values, self.inputs)
+        values, summed = self.values(z), tuple(self.discrete)
+        total, _ = log_density(self.program, self.params, values, self.inputs, enumerated=summed)
         return total + self.local_jacobian(z)
 
     def local_jacobian(self, z: dict[str, Array]) -> Float[Array, " N"]:
@@ -89,39 +85,9 @@ class Potential:
         fn: Callable = seed(self._plain(inputs, params), random.key(0))
         if not self.discrete:
             return jnp.asarray(util.potential_energy(fn, (), {}, z))
-        from numpyro.contrib.funsor import config_enumerate, enum
-
-        depth = max((-plate.dim for plate in self.program.plates.values()), default=0)
-        try:
-            fn = enum(config_enumerate(fn), -depth - 1)
+        with room_for(self.discrete):
+            fn = enumerated(fn, self.program, self.discrete)
             return jnp.asarray(util.potential_energy(fn, (), {}, z, enum=True))
-        except ValueError as error:
-            if "free dim" not in str(error):
-                raise
-            raise ValueError(
-                f"the discrete latents {checks.quote(self.discrete)} need more than "
-                f"{_MOST_ENUMERATED} dimensions at once to be summed out, NumPyro's limit. "
-                "Put them into a plate, or write the chain with numpyro's scan or markov."
-            ) from error
-
-    def _enumerated_rows(self, z: dict[str, Array]) -> Array:
-        # Two copies of a row less one: what the rows share cancels.
-        program = self.program
-        axes = {n: row_axis(program, site) for n, site in self.continuous.items()}
-
-        def energy(rows: Array) -> Array:
-            def cut(value: Array, axis: int | None) -> Array:
-                return value if axis is None else jnp.take(value, rows, axis=axis, mode="clip")
-
-            point = {name: cut(value, axes[name]) for name, value in z.items()}
-            params = {n: cut(v, program.tables[n]) if n in program.tables else v
-                      for n, v in self.params.items()}  # fmt: skip
-            return self._energy(point, self.inputs.gather(rows), params)
-
-        def one(row: Array) -> Array:
-            return energy(row[None]) - energy(jnp.stack([row, row]))
-
-        return jax.vmap(one)(jnp.arange(self.inputs.num_rows))
 
 
 def row_axis(program: Program, site: Site) -> int | None:

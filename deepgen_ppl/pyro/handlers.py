@@ -252,6 +252,7 @@ class minibatch(Messenger):
         num_rows: \(N\).
         plates: Names of the data plates.
         tables: Axis of the rows of each parameter kept at \(N\) rows, by Pyro's name.
+        scaled: False leaves the data sites unscaled (the caller multiplies by \(N/B\)).
     """
 
     def __init__(
@@ -260,6 +261,7 @@ class minibatch(Messenger):
         num_rows: int,
         plates: Collection[str],
         tables: Mapping[str, int] | None = None,
+        scaled: bool = True,
     ) -> None:
         super().__init__()
         self.rows = rows
@@ -267,6 +269,7 @@ class minibatch(Messenger):
         self.size = len(rows)
         self.plates = plates
         self.tables = tables or {}
+        self.scaled = scaled
 
     def _is_opened_at_batch(self, frame: Any) -> bool:
         return (
@@ -285,11 +288,13 @@ class minibatch(Messenger):
             ):
                 msg["value"] = self.rows
             return
-        frames = []
+        frames, factor = [], self.num_rows / self.size
         for frame in msg["cond_indep_stack"]:
-            if self._is_opened_at_batch(frame):
+            opened = self._is_opened_at_batch(frame)
+            if opened:
                 frame = frame._replace(full_size=self.num_rows)
-                msg["scale"] = msg["scale"] * (self.num_rows / self.size)
+            if frame.name in self.plates and opened == self.scaled:
+                msg["scale"] = msg["scale"] * factor if opened else msg["scale"] / factor
             frames.append(frame)
         msg["cond_indep_stack"] = tuple(frames)
 

@@ -16,7 +16,7 @@ from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.parameters import installed
 from deepgen_ppl.pyro.reading import read, read_pair
 from deepgen_ppl.pyro.structure import Pair, Plate, Program, Site, Weights
-from deepgen_ppl.pyro.terms import terms
+from deepgen_ppl.pyro.terms import enumerated_terms, terms
 from deepgen_ppl.pyro.vectorised import mappable_draws
 
 __all__ = [
@@ -45,8 +45,8 @@ def log_weights(
     \[ \log w = \log w_0 + \frac{N}{B} \sum_{i \in \text{rows}} \log w_i, \qquad
        \log w_i = \log p(x_i, z_i) - \log q(z_i \mid x_i) \]
 
-    Without a guide the model's latents are drawn from their prior, and only observed sites and
-    factors count.
+    Discrete latents that the pair says so of are summed out. Without a guide the model's latents
+    are drawn from their prior, and only observed sites and factors count.
 
     Args:
         pair: Model and guide as `read_pair` returns them.
@@ -76,15 +76,16 @@ def log_weights(
             proposal = call(guide, batch, *around, handlers.replay(held or {}))
         drawn = {n: m["value"] for n, m in proposal.sites.items() if not m["is_observed"]}
         indices = {n: m["value"] for n, m in proposal.plates.items()}
-        run = call(
-            model,
-            batch,
-            *batch_handlers(model, rows, total),
-            answers,
-            handlers.replay(drawn, indices),
-        )
-    # Latents that the guide lacks are drawn from the model, whose density cancels.
-    p_rows, p_shared = terms(run, model, size, total, skip=model.latents.keys() - drawn)
+        given = (answers, handlers.replay(drawn, indices))
+        # Latents that the guide lacks are summed out, or drawn from the model: then they cancel.
+        if pair.enumerated:
+            around = (*batch_handlers(model, rows, total, scaled=False), *given)
+            p_rows, p_shared = enumerated_terms(model, batch, pair.enumerated, size, *around)
+            values: tuple[dict, dict] = ({n: drawn[n] for n in model.latents if n in drawn}, {})
+        else:
+            run = call(model, batch, *batch_handlers(model, rows, total), *given)
+            p_rows, p_shared = terms(run, model, size, total, skip=model.latents.keys() - drawn)
+            values = _values(model, run)
     q_rows, q_shared = terms(proposal, guide, size, total)
     score_rows = score_shared = None
     if pair.scored:
@@ -94,7 +95,7 @@ def log_weights(
     scale = _scale(total, size)
     log_q = q_shared + scale * q_rows.sum()
     score = (score_rows, score_shared)
-    return Weights(p_rows - q_rows, p_shared - q_shared, scale, *score, *_values(model, run), log_q)
+    return Weights(p_rows - q_rows, p_shared - q_shared, scale, *score, *values, log_q)
 
 
 def _values(model: Program, run: handlers.record) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -215,7 +216,10 @@ def _scale(total: int | None, size: int | None) -> float:
     return total / size if total and size else 1.0
 
 
-def batch_handlers(program: Program, rows: Tensor | None, total: int | None) -> tuple:
+def batch_handlers(
+    program: Program, rows: Tensor | None, total: int | None, scaled: bool = True
+) -> tuple:
+    """Return the handlers under which a program runs on a batch of rows, none on all of them."""
     if rows is None or total is None or len(rows) == total:
         return ()
     tables = {
@@ -223,7 +227,7 @@ def batch_handlers(program: Program, rows: Tensor | None, total: int | None) -> 
         for p in program.params.values()
         if p.name in program.tables and p.site
     }
-    return (handlers.minibatch(rows, total, program.data_plates, tables),)
+    return (handlers.minibatch(rows, total, program.data_plates, tables, scaled),)
 
 
 def log_density(

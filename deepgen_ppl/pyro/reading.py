@@ -93,7 +93,7 @@ def read_pair(
         batch_size: Rows per minibatch.
         seed: Seed of the draws and of random initial values.
         prior: With `guide=None`, allow latents: they are drawn from the prior.
-        enumerated: Allow discrete latents that the guide lacks (the objective sums them out).
+        enumerated: Allow discrete latents that the guide lacks: they are summed out.
         partial: Allow latents that the guide lacks: they are drawn from the model.
 
     Returns:
@@ -117,6 +117,8 @@ def read_pair(
     drawn = {name: s.shape for name, s in second.latents.items() if not s.auxiliary}
     absent = [n for n in latents if partial or (enumerated and first.sites[n].is_discrete)]
     checks.check_pair(latents, first.observed, drawn, second.observed, absent)
+    summed = () if partial else tuple(name for name in absent if name not in drawn)
+    checks.check_enumerable(name for name in summed if not first.sites[name].enumerable)
     if batch_size is not None and batch_size != first.num_rows:
         checks.check_local(
             [n for n in drawn if first.sites[n].row_plate and not second.sites[n].row_plate],
@@ -130,7 +132,7 @@ def read_pair(
         p.name: second.tables[names[id(p.leaf)]] for p in own if names[id(p.leaf)] in second.tables
     }
     second = replace(second, params={p.name: p for p in own}, tables=tables)
-    return Pair(first, second, params_, first.local and second.local)
+    return Pair(first, second, params_, first.local and second.local, summed)
 
 
 class _Reader:

@@ -140,12 +140,14 @@ class Pair(NamedTuple):
         guide: The guide; None when the model is its own proposal (or has no latents).
         params: Parameters of both, by name.
         local: Whether every term of both stands in a data plate, so that rows do not share latents.
+        enumerated: Discrete latents that the guide lacks and that are summed out.
     """
 
     model: Program
     guide: Program | None
     params: Mapping[str, Param]
     local: bool
+    enumerated: tuple[str, ...] = ()
 
     @property
     def num_rows(self) -> int | None:
@@ -191,7 +193,7 @@ class Weights(NamedTuple):
         score_rows: Log density of the guide's sites that are not reparametrised, by row.
         score_shared: The same outside the data plate.
         latents: Values of the model's latent sites.
-        deterministic: Values of its deterministic sites.
+        deterministic: Values of its deterministic sites; none where sites are summed out.
         log_q: Log density of the guide, estimated for the full data; None without one.
     """
 

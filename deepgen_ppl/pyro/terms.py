@@ -1,11 +1,20 @@
 """The log density of one run of a program: by row of the data plates, and shared."""
 
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
+from opt_einsum import shared_intermediates
+from pyro import poutine
+from pyro.infer.mcmc.util import TraceEinsumEvaluator
+from pyro.ops.contract import contract_to_tensor
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.compilation import without_host_values
 from deepgen_ppl.pyro.structure import Program
 
 
@@ -79,3 +88,80 @@ def terms(
         rows if rows is not None else blank.new_zeros(size if plates and size else 0),
         shared if shared is not None else blank,
     )
+
+
+def enumerated(
+    program: Program, data: Sequence[Any], names: Collection[str], *around: Messenger
+) -> poutine.Trace:
+    """Run a program whose discrete sites take all their values at once, a dimension for each site.
+
+    Args:
+        program: The program.
+        data: Its data.
+        names: The discrete sites.
+        *around: Handlers that give its other sites, the first outermost.
+    """
+
+    def parallel(msg: Any) -> Any:
+        return {"enumerate": "parallel" if msg["name"] in names else None}
+
+    model = poutine.infer_config(program.fn, parallel)
+    model = poutine.enum(model, first_available_dim=-1 - program.max_plate_nesting)
+    args, kwargs = (*program.args, *data), dict(program.kwargs)
+    return handlers.run(poutine.trace(model).get_trace, args, kwargs, *around)
+
+
+def enumerated_terms(
+    program: Program,
+    data: Sequence[Any],
+    names: Collection[str],
+    size: int | None,
+    *around: Messenger,
+) -> tuple[Tensor, Tensor]:
+    """Return the log density of a run with discrete sites summed out, as `terms` does.
+
+    It stands by row where the sites are the rows' own, and all together otherwise.
+
+    Args:
+        program: The program.
+        data: Its data.
+        names: The discrete sites.
+        size: Rows it is called with.
+        *around: Handlers that give its other sites, the first outermost.
+    """
+    with without_host_values(), _detached_data():
+        trace = enumerated(program, data, names, *around)
+        evaluator = TraceEinsumEvaluator(trace, True, program.max_plate_nesting)
+        factors = evaluator._get_log_factors(trace)
+        sites = [program.sites[name] for name in names]
+        own = all(site.row_plate in site.plates for site in sites if site.row_plate)
+        own = own and all(site.row_plate for site in sites) and not program.touches_shared
+        symbols = [trace.plate_to_symbol[p] for p in program.data_plates if own]
+        shared = [o for o in factors if not o & set(symbols)]
+        rows = torch.zeros(size if program.data_plates and size else 0)
+        for symbol in symbols:
+            inside = OrderedDict((o, term) for o, term in factors.items() if symbol in o)
+            if inside:
+                target = (symbol,) if len(rows) > 1 else ()  # one row has no dimension
+                rows = rows + _contracted(inside, evaluator, *target).expand(len(rows))
+        rest = OrderedDict((o, factors[o]) for o in shared)
+        return rows, _contracted(rest, evaluator) if rest else torch.zeros(())
+
+
+class _detached_data(TorchFunctionMode):
+    """Let `x.data`, whose shape Pyro's enumeration asks for, be `x.detach()`, known to vmap."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == _DATA:
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
+_DATA: Any = vars(torch._C.TensorBase)["data"].__get__
+
+
+def _contracted(factors: OrderedDict, evaluator: TraceEinsumEvaluator, *target: str) -> Tensor:
+    with shared_intermediates() as cache:
+        return contract_to_tensor(
+            factors, evaluator._enum_dims, target_ordinal=frozenset(target), cache=cache
+        )

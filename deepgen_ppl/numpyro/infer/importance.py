@@ -49,6 +49,7 @@ def importance(
 
     $$\log \hat p(x) = \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k)}, \qquad z_k \sim q$$
 
+    Discrete latents of finite support that the guide lacks are summed out by enumeration.
     Where every latent is local to the data plate and changing one row's data moves no other row's
     weight (both are checked), each datum has its own K weights, and so its own log evidence and
     Pareto k; otherwise the K weights are those of the whole data.
@@ -94,8 +95,9 @@ def importance(
     checks.check_particles(num_particles, batch_size)
     values = learned(params)
     pair = read_pair(
-        model, guide, data, model_kwargs=model_kwargs, params=values, seed=seed, prior=True
-    )
+        model, guide, data, model_kwargs=model_kwargs, params=values, seed=seed, prior=True,
+        enumerated=True,
+    )  # fmt: skip
     check_learned(pair, values)
     inputs, key = pair.inputs(data), as_key(seed)
     checks.check_points(points(pair, values, inputs, key))
@@ -122,7 +124,9 @@ def draw_guide(
 ) -> Posterior:
     """Draw from a fitted guide: equally weighted draws with "lp" and "log_q"."""
     values = learned(params)
-    pair = read_pair(model, guide, data, model_kwargs=model_kwargs, params=values, seed=seed)
+    pair = read_pair(
+        model, guide, data, model_kwargs=model_kwargs, params=values, seed=seed, enumerated=True
+    )
     check_learned(pair, values)
     sampler = _Sampler(pair, values, pair.inputs(data), num_samples, True, False)
     _, draws, stats = sampler.whole(as_key(seed), None)

@@ -42,6 +42,7 @@ def importance(
 
     $$\log \hat p(x) = \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k)}, \qquad z_k \sim q$$
 
+    Discrete latents of finite support that the guide lacks are summed out by enumeration.
     Where every latent is local to the data plate and changing one row's data moves no other row's
     weight (both are checked), each datum has its own K weights, and so its own log evidence and
     Pareto k; otherwise the K weights are those of the whole data.
@@ -86,7 +87,9 @@ def importance(
         True
     """
     checks.check_particles(num_particles, batch_size)
-    pair, values, tensors = _prepare(model, guide, data, params, model_kwargs, seed, prior=True)
+    pair, values, tensors = _prepare(
+        model, guide, data, params, model_kwargs, seed, prior=True, enumerated=True
+    )
     checks.check_points(_points(pair, values, tensors, seed))
     by_row = pair.local and _independent(pair, values, tensors, seed)
     sampler = _Sampler(pair, values, tensors, num_particles, keep_draws, by_row)
@@ -111,7 +114,9 @@ def draw_guide(
     seed: int = 0,
 ) -> Posterior:
     """Draw from a fitted guide: equally weighted draws with "lp" and "log_q"."""
-    pair, values, tensors = _prepare(model, guide, data, params, model_kwargs, seed)
+    pair, values, tensors = _prepare(
+        model, guide, data, params, model_kwargs, seed, enumerated=True
+    )
     sampler = _Sampler(pair, values, tensors, num_samples, True, False)
     _, draws, stats = sampler.whole(seed, None)
     return _posterior(pair, values, tensors, draws, "svi", stats=stats)

@@ -1,0 +1,82 @@
+"""Programs with discrete latents that their guides lack, in NumPyro."""
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+from numpyro.contrib.funsor import config_enumerate
+from numpyro.handlers import block
+from numpyro.infer import TraceEnum_ELBO
+from numpyro.infer.autoguide import AutoNormal
+
+WEIGHTS = jnp.array([0.3, 0.7])
+MEANS = jnp.array([-2.0, 2.0])
+
+
+@config_enumerate
+def shared_means(x: Array) -> None:
+    """Means that the rows share; each row's group is its own."""
+    with numpyro.plate("parts", 2):
+        mean = numpyro.sample("mean", dist.Normal(MEANS, 0.5))
+    with numpyro.plate("data", len(x)):
+        group = numpyro.sample("group", dist.Categorical(WEIGHTS))
+        numpyro.sample("x", dist.Normal(mean[group], 0.8), obs=x)
+
+
+def means_guide(x: Array) -> None:
+    """Means a little wider than their prior."""
+    with numpyro.plate("parts", 2):
+        numpyro.sample("mean", dist.Normal(MEANS, 0.6))
+
+
+def auto_guide() -> AutoNormal:
+    """An autoguide of the means alone."""
+    return AutoNormal(block(shared_means, hide=["group"]))
+
+
+def trace_enum() -> TraceEnum_ELBO:
+    """The language's ELBO that sums out what the guide lacks."""
+    return TraceEnum_ELBO()
+
+
+def own_values(x: Array) -> None:
+    """A group, a coin and a value of each row."""
+    with numpyro.plate("data", len(x)):
+        group = numpyro.sample("group", dist.Categorical(WEIGHTS))
+        coin = numpyro.sample("coin", dist.Bernoulli(WEIGHTS[group]))
+        value = numpyro.sample("value", dist.Normal(MEANS[group] + coin, 1.0))
+        numpyro.sample("x", dist.Normal(value, 0.5), obs=x)
+
+
+def values_guide(x: Array) -> None:
+    """The values alone."""
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("value", dist.Normal(0.8 * x, 0.9))
+
+
+def values_and_coins(x: Array) -> None:
+    """The values, and one of the discrete sites."""
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("coin", dist.Bernoulli(0.5 * jnp.ones(())))
+        numpyro.sample("value", dist.Normal(0.8 * x, 0.9))
+
+
+def one_group(x: Array) -> None:
+    """A group that all rows share."""
+    group = numpyro.sample("group", dist.Categorical(WEIGHTS))
+    mean = numpyro.sample("mean", dist.Normal(MEANS[group], 1.0))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(mean, 0.8), obs=x)
+
+
+def one_mean_guide(x: Array) -> None:
+    """The mean alone."""
+    numpyro.sample("mean", dist.Normal(jnp.mean(x), 0.5))
+
+
+def counted(x: Array) -> None:
+    """A count of infinite support."""
+    count = numpyro.sample("count", dist.Poisson(3.0))
+    mean = numpyro.sample("mean", dist.Normal(count, 1.0))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(mean, 0.8), obs=x)
