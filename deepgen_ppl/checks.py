@@ -144,6 +144,24 @@ def check_target(target_accept_prob: float | None) -> None:
         )
 
 
+def check_positive(**numbers: float) -> None:
+    """Refuse options that are no positive finite numbers.
+
+    Args:
+        **numbers: values by the option's name.
+
+    Raises:
+        ValueError: naming the option and its value.
+
+    Example:
+        >>> check_positive(step_size=0.1, max_num_steps=64)
+    """
+    for name, value in numbers.items():
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not number or not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a positive number, got {value!r}.")
+
+
 def stopped(
     role: str, done: Sequence[str], shapes: Mapping[str, Sequence[int]], error: Exception
 ) -> Exception:

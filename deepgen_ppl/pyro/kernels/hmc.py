@@ -35,8 +35,7 @@ class HMCInfo(NamedTuple):
         energy: Potential plus kinetic energy at the start of the trajectory.
         diverging: Whether the energy error passed 1000 or was not finite.
         num_steps: Leapfrog steps taken, which is the number of gradients.
-        proposal: End of the trajectory, whether accepted or not.
-        velocity: Momentum there, in the coordinates where it is standard normal.
+        end: State at the end of the trajectory, whether accepted or not.
     """
 
     acceptance: Float[Tensor, "*batch"]
@@ -44,8 +43,7 @@ class HMCInfo(NamedTuple):
     energy: Float[Tensor, "*batch"]
     diverging: Bool[Tensor, "*batch"]
     num_steps: int
-    proposal: Float[Tensor, "*batch D"]
-    velocity: Float[Tensor, "*batch D"]
+    end: HMCState
 
 
 class HMCNoise(NamedTuple):
@@ -150,9 +148,9 @@ def transition(
     diverging = ~(error <= MAX_ENERGY_ERROR)
     acceptance = torch.where(diverging, 0.0, torch.exp((-error).clamp(max=0.0)))
     accepted = noise.uniform < acceptance
-    proposal = HMCState(position, potential, gradient)
-    info = HMCInfo(acceptance, accepted, energy, diverging, num_steps, position, velocity)
-    return choose(accepted, proposal, state), info
+    end = HMCState(position, potential, gradient)
+    info = HMCInfo(acceptance, accepted, energy, diverging, num_steps, end)
+    return choose(accepted, end, state), info
 
 
 def kinetic(velocity: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
