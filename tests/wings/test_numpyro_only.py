@@ -89,3 +89,26 @@ def test_an_optimizer_that_searches_along_a_line_is_refused(
 
     with pytest.raises(TypeError, match="searches along a line"):
         dg.svi(zoo.hierarchical, zoo.hierarchical_table, X, optim=optax.lbfgs(), progress=False)
+
+
+def test_enumerated_sites_take_the_values_of_their_support(dg: ModuleType) -> None:
+    import numpyro
+    import numpyro.distributions as dist
+
+    x = np.array([0.4, 2.2, 3.1], np.float32)
+
+    def model(x):
+        with numpyro.plate("data", len(x)):
+            face = numpyro.sample("face", dist.DiscreteUniform(1, 3))
+            value = numpyro.sample("value", dist.Normal(face, 1.0))
+            numpyro.sample("x", dist.Normal(value, 0.5), obs=x)
+
+    def guide(x):
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("value", dist.Normal(0.8 * x, 0.9))
+
+    found = dg.importance(model, guide, x, num_particles=4000).evidence
+    faces = np.array([1.0, 2.0, 3.0])
+    parts = np.exp(-0.5 * (x[:, None] - faces) ** 2 / 1.25) / np.sqrt(2 * np.pi * 1.25)
+    gap = np.abs(found.per_row - np.log(parts.mean(1)))
+    assert (gap < 4.5 * found.per_row_standard_error).all()
