@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
 from jax import random
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
@@ -25,6 +24,7 @@ from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.handlers import is_delta
 from deepgen_ppl.numpyro.program import run, sum_terms
 from deepgen_ppl.numpyro.structure import Pair, Program, Site, autoguides, site_log_prob
+from deepgen_ppl.numpyro.terms import normalised
 from deepgen_ppl.numpyro.unconstrained import Potential, row_axis
 
 _JACOBIAN = "_log_det_of_place"
@@ -278,21 +278,6 @@ def unconstrained(seen: Mapping[str, Any]) -> dict[str, Array]:
         if msg["fn"].support is not None and not msg["fn"].support.is_discrete:
             found[name] = biject_to(msg["fn"].support).inv(msg["value"])
     return found
-
-
-def normalised(sites: Mapping[str, Any]) -> dict[str, Any]:
-    """Return sites of a trace whose densities are normalised: without masks and scales."""
-    return {n: {**m, "fn": _unmasked(m["fn"]), "scale": None} for n, m in sites.items()}
-
-
-def _unmasked(fn: Any) -> Any:
-    if isinstance(fn, dist.MaskedDistribution):
-        return _unmasked(fn.base_dist)
-    if isinstance(fn, dist.Independent):
-        return dist.Independent(_unmasked(fn.base_dist), fn.reinterpreted_batch_ndims)
-    if isinstance(fn, dist.ExpandedDistribution):
-        return _unmasked(fn.base_dist).expand(fn.batch_shape)
-    return fn
 
 
 def differing_supports(

@@ -26,7 +26,13 @@ from deepgen_ppl.numpyro.structure import (
     learned,
     site_log_prob,
 )
-from deepgen_ppl.numpyro.terms import Terms, enumerated_rows, enumerated_total, sum_terms
+from deepgen_ppl.numpyro.terms import (
+    Terms,
+    enumerated_rows,
+    enumerated_total,
+    normalised,
+    sum_terms,
+)
 from deepgen_ppl.numpyro.unconstrained import Potential, row_axis
 
 __all__ = [
@@ -234,8 +240,8 @@ def log_weights(
         seen = run(pair.guide, inputs, values, guide_key, rows=rows)
         drawn = {n: m for n, m in seen.items() if m["type"] == "sample" and not m["is_observed"]}
         log_q = sum_terms(drawn, pair.guide, size)
-        # A score is the log density of the draw itself, whatever scale its term carries.
-        blind = {n: {**m, "scale": None} for n, m in drawn.items() if not m["fn"].has_rsample}
+        # A score is the log density of the draw itself, whatever mask and scale its term carries.
+        blind = normalised({n: m for n, m in drawn.items() if not m["fn"].has_rsample})
         score = sum_terms(blind, pair.guide, size) if blind else score
         latents = {n: m["value"] for n, m in drawn.items() if n in pair.model.sites}
         state = _state(seen)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.handlers import infer_config
 
@@ -47,6 +48,22 @@ def sum_terms(sites: Mapping[str, Any], program: Program, size: int) -> Terms:
         axes = tuple(axis for axis in range(jnp.ndim(log_prob)) if axis != row)
         rows = rows + jnp.sum(log_prob, axis=axes)
     return Terms(rows, shared)
+
+
+def normalised(sites: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sites of a trace as what their draws are from: without masks and scales."""
+    return {n: {**m, "fn": unmasked(m["fn"]), "scale": None} for n, m in sites.items()}
+
+
+def unmasked(fn: Any) -> Any:
+    """Return the distribution that a draw is from, below the masks of its log density."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return unmasked(fn.base_dist)
+    if isinstance(fn, dist.Independent):
+        return dist.Independent(unmasked(fn.base_dist), fn.reinterpreted_batch_ndims)
+    if isinstance(fn, dist.ExpandedDistribution):
+        return unmasked(fn.base_dist).expand(fn.batch_shape)
+    return fn
 
 
 def enumerated(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from opt_einsum import shared_intermediates
 from pyro import poutine
+from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.ops.contract import contract_to_tensor
 from pyro.poutine.messenger import Messenger
@@ -36,8 +37,8 @@ def terms(
         size: Rows it was called with.
         total: Rows of the full data.
         skip: Sites to leave out.
-        only_score: Keep only latent sites that are not reparametrised, whatever scale they carry:
-            a score is the log density of the draw itself.
+        only_score: Keep only latent sites that are not reparametrised, whatever scale and mask they
+            carry: a score is the log density of the draw itself.
         only: Keep only the site of this name.
 
     Returns:
@@ -56,10 +57,10 @@ def terms(
             continue
         if only is not None and msg["name"] != only:
             continue
-        mask = msg["mask"]
+        mask, fn = (None, unmasked(msg["fn"])) if only_score else (msg["mask"], msg["fn"])
         if mask is False:
             continue
-        log_prob = msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
+        log_prob = fn.log_prob(msg["value"], *msg["args"], **msg["kwargs"])
         if isinstance(mask, Tensor):
             log_prob = torch.where(mask, log_prob, log_prob.new_zeros(()))
         frame = next((f for f in msg["cond_indep_stack"] if f.name in plates), None)
@@ -88,6 +89,17 @@ def terms(
         rows if rows is not None else blank.new_zeros(size if plates and size else 0),
         shared if shared is not None else blank,
     )
+
+
+def unmasked(fn: Any) -> Any:
+    """Return the distribution that a draw is from, below the masks of its log density."""
+    if isinstance(fn, MaskedDistribution):
+        return unmasked(fn.base_dist)
+    if isinstance(fn, Independent):
+        return Independent(unmasked(fn.base_dist), fn.reinterpreted_batch_ndims)
+    if isinstance(fn, ExpandedDistribution):
+        return unmasked(fn.base_dist).expand(fn.batch_shape)
+    return fn
 
 
 def enumerated(

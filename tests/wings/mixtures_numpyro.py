@@ -5,7 +5,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 from numpyro.contrib.funsor import config_enumerate
-from numpyro.handlers import block
+from numpyro.handlers import block, mask
 from numpyro.infer import TraceEnum_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
@@ -80,3 +80,24 @@ def counted(x: Array) -> None:
     mean = numpyro.sample("mean", dist.Normal(count, 1.0))
     with numpyro.plate("data", len(x)):
         numpyro.sample("x", dist.Normal(mean, 0.8), obs=x)
+
+
+def coins(x: Array, masked: Array) -> None:
+    """A coin of each row: b_i ~ Bernoulli(0.3), x_i ~ N(2 b_i, 1)."""
+    with numpyro.plate("data", len(x)):
+        b = numpyro.sample("b", dist.Bernoulli(probs=0.3))
+        numpyro.sample("x", dist.Normal(2.0 * b, 1.0), obs=x)
+
+
+def masked_coins_guide(x: Array, masked: Array) -> None:
+    """A coin of each row, in some rows without its log density."""
+    logits = numpyro.param("logits", 0.4 * jnp.ones(len(x)))
+    with numpyro.plate("data", len(x)), mask(mask=~masked):
+        numpyro.sample("b", dist.Bernoulli(logits=logits))
+
+
+def own_mask_coins_guide(x: Array, masked: Array) -> None:
+    """The same mask, as the distribution's own."""
+    logits = numpyro.param("logits", 0.4 * jnp.ones(len(x)))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("b", dist.Bernoulli(logits=logits).mask(~masked))

@@ -3,6 +3,7 @@
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from pyro.infer.autoguide import AutoNormal
 from pyro.poutine import block
@@ -79,3 +80,24 @@ def counted(x: Tensor) -> None:
     mean = pyro.sample("mean", dist.Normal(count, 1.0))
     with pyro.plate("data", len(x)):
         pyro.sample("x", dist.Normal(mean, 0.8), obs=x)
+
+
+def coins(x: Tensor, masked: Tensor) -> None:
+    """A coin of each row: b_i ~ Bernoulli(0.3), x_i ~ N(2 b_i, 1)."""
+    with pyro.plate("data", len(x)):
+        b = pyro.sample("b", dist.Bernoulli(probs=0.3))
+        pyro.sample("x", dist.Normal(2.0 * b, 1.0), obs=x)
+
+
+def masked_coins_guide(x: Tensor, masked: Tensor) -> None:
+    """A coin of each row, in some rows without its log density."""
+    logits = pyro.param("logits", 0.4 * torch.ones(len(x)))
+    with pyro.plate("data", len(x)), poutine.mask(mask=~masked):
+        pyro.sample("b", dist.Bernoulli(logits=logits))
+
+
+def own_mask_coins_guide(x: Tensor, masked: Tensor) -> None:
+    """The same mask, as the distribution's own."""
+    logits = pyro.param("logits", 0.4 * torch.ones(len(x)))
+    with pyro.plate("data", len(x)):
+        pyro.sample("b", dist.Bernoulli(logits=logits).mask(~masked))

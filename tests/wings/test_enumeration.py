@@ -109,3 +109,24 @@ def test_a_fit_by_trace_enum_answers_everything(dg: ModuleType, programs: Module
 def test_an_infinite_support_is_refused(dg: ModuleType, programs: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"the guide lacks the discrete 'count'.*finite support"):
         dg.importance(programs.counted, programs.one_mean_guide, X)
+
+
+@pytest.mark.parametrize("guide", ["masked_coins_guide", "own_mask_coins_guide"])
+def test_masked_draws_keep_their_score(
+    dg: ModuleType, programs: ModuleType, zoo: ModuleType, guide: str
+) -> None:
+    # L_i = sum_b q(b) [log p(x_i, b) - m_i log q(b)], whose gradient is enumerated.
+    masked = np.array([False, True, False, True, True, False, True])
+    heads, count = 1 / (1 + np.exp(-0.4)), 20_000
+    chances = np.array([1 - heads, heads])[:, None]
+    values = np.array([0.0, 1.0])[:, None]
+    cost = np.log(np.where(values, 0.3, 0.7)) + log_normal(X, 2 * values, 1.0)
+    cost = cost - np.where(masked, 0.0, np.log(chances))
+    exact = (chances * cost * (values - heads)).sum(0)
+    error = np.sqrt((chances * (cost * (values - heads)) ** 2).sum(0) / count)
+    options = {"num_steps": 1, "optim": zoo.sgd(1.0), "progress": False}
+    loss = dg.ELBO(num_particles=count)
+    fit = dg.svi(programs.coins, getattr(programs, guide), X, masked, loss=loss, **options)
+    found = np.asarray(fit.params["logits"]) - 0.4
+    assert (np.abs(found - exact) < 4.5 * error).all()
+    assert (np.abs(exact[masked]) > 8 * error[masked]).all()
