@@ -9,13 +9,13 @@ except ImportError as error:
     ) from error
 
 from deepgen_ppl import Check, Diagnosis, Evidence, Posterior
+from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.numpyro.compilation import use_compilation_cache
 from deepgen_ppl.numpyro.infer.fit import Fit, load_fit
 from deepgen_ppl.numpyro.infer.importance import importance
 from deepgen_ppl.numpyro.infer.mcmc import mcmc
 from deepgen_ppl.numpyro.infer.predict import predict
 from deepgen_ppl.numpyro.infer.svi import svi
-from deepgen_ppl.numpyro.infer.train import NonFiniteError, Progress
 from deepgen_ppl.numpyro.objectives import ELBO, IWAE, Renyi
 from deepgen_ppl.report import report
 

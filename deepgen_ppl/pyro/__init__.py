@@ -9,13 +9,13 @@ except ImportError as error:
     ) from error
 
 from deepgen_ppl import Check, Diagnosis, Evidence, Posterior
+from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.infer.fit import Fit, load_fit
 from deepgen_ppl.pyro.infer.importance import importance
 from deepgen_ppl.pyro.infer.mcmc import mcmc
 from deepgen_ppl.pyro.infer.predict import predict
 from deepgen_ppl.pyro.infer.svi import svi
-from deepgen_ppl.pyro.infer.train import NonFiniteError, Progress
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
 from deepgen_ppl.report import report
 

@@ -14,6 +14,7 @@ from jaxtyping import Array
 from numpyro.infer.autoguide import AutoLaplaceApproximation
 
 from deepgen_ppl import checks
+from deepgen_ppl.loop import NonFiniteError, Progress, non_finite
 from deepgen_ppl.numpyro.compilation import build_of
 from deepgen_ppl.numpyro.infer import train as train_
 from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
@@ -43,7 +44,7 @@ def svi(
     validation_data: Any = None,
     patience: int | None = None,
     checkpoint: str | os.PathLike | None = None,
-    callbacks: Sequence[Callable[[train_.Progress], Any]] = (),
+    callbacks: Sequence[Callable[[Progress], Any]] = (),
     progress: bool = True,
     clip_norm: float | None = None,
     compile: str = "auto",
@@ -75,6 +76,7 @@ def svi(
             are kept.
         checkpoint: file that keeps the run; a run that finds it resumes exactly.
         callbacks: functions of a `Progress`, called a hundred times a run; a truthy answer stops.
+            Without them the steps run for half a second between two looks at their losses.
         progress: whether to show a bar.
         clip_norm: largest Euclidean norm of the gradient.
         compile: "auto" or "compiled": on this wing the whole loop is always compiled.
@@ -241,21 +243,6 @@ def _settings(objective: Any) -> tuple[Any, ...]:
 
 def _non_finite(
     pair: Pair, inputs: Inputs, fit: Fit, result: train_.TrainResult, key: Array
-) -> train_.NonFiniteError:
+) -> NonFiniteError:
     site, bad = first_nonfinite(pair, fit.params, inputs, result.rows, key)
-    where = "the loss or its gradient is not finite"
-    if site is not None:
-        where = f"the log density or gradient of site '{site}' is not finite"
-    rows = ""
-    if bad:
-        shown = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-        rows = f" (data rows {shown})"
-    error = train_.NonFiniteError(
-        f"step {result.failed}: {where}{rows}. The parameters of the step before are in the "
-        "exception's `.fit`. Look at these rows, lower the learning rate, or pass clip_norm=.",
-        result.failed or 0,
-        result.rows,
-        site,
-    )
-    error.fit = fit
-    return error
+    return non_finite(result.failed or 0, result.rows, site, bad, fit)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -15,45 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from deepgen_ppl.loop import Progress, Record, bar, interruptible
 from deepgen_ppl.numpyro.compilation import Build
 from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.numpyro.infer.optimizers import as_optimizer
 from deepgen_ppl.numpyro.infer.step import Loss, State, Steps
 from deepgen_ppl.numpyro.program import Inputs, as_key
 
-
-class Progress(NamedTuple):
-    """What a callback is told; a truthy answer stops the run.
-
-    Attributes:
-        step: steps done.
-        num_steps: steps asked for.
-        loss: mean loss per datum since the last report.
-        validation_loss: last validation loss per datum, None without validation data.
-        params: returns the present parameters (constrained), copied to the host.
-    """
-
-    step: int
-    num_steps: int
-    loss: float
-    validation_loss: float | None
-    params: Callable[[], dict[str, Any]]
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient turned non-finite; the last finite state is kept.
-
-    Attributes:
-        step: the step, counted from 0, whose update was not applied.
-        rows: rows of its batch, None for the full data.
-        site: the first site whose log density or gradient is not finite, where one was found.
-        fit: the `Fit` of the last finite state.
-    """
-
-    def __init__(self, message: str, step: int, rows: np.ndarray | None, site: str | None) -> None:
-        super().__init__(message)
-        self.step, self.rows, self.site = step, rows, site
-        self.fit: Any = None
+_MOST_STEPS = 1 << 14
+"""Steps of one call at the most: the length of the array that holds their losses."""
 
 
 class Validation(NamedTuple):
@@ -118,15 +85,15 @@ def train(
     seed: int | Array = 0,
     build: Build | None = None,
 ) -> TrainResult:
-    """Minimise a loss; nothing crosses to the host between two reports.
+    """Minimise a loss; nothing crosses to the host between two looks at it.
 
     Batches are drawn without replacement: each epoch is a permutation from (seed, epoch) cut into
     floor(N / B) batches; its last N mod B rows wait for a later epoch. The noise of a step comes
     from (seed, step), so a run resumed from its checkpoint is the uninterrupted run, bit by bit.
 
-    A report that finds a non-finite loss or parameter goes back to the state of the report before
-    and takes the same steps again, looking at each gradient, to the one that fails: that one is not
-    applied.
+    A look at the steps that finds a non-finite loss or parameter goes back to the state of the look
+    before and takes the same steps again, looking at each gradient, to the one that fails: that one
+    is not applied.
 
     Args:
         loss: loss of the whole data and new mutable state.
@@ -155,58 +122,53 @@ def train(
     Raises:
         KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
     """
-    report = max(1, num_steps // 100)
     run = _Run(
-        loss=Steps(loss, as_optimizer(optim, clip_norm), batch_size, per_datum, report),
-        validate=validate,
-        patience=patience,
-        checkpoint=checkpoint,
-        num_steps=num_steps,
+        Steps(loss, as_optimizer(optim, clip_norm), batch_size, per_datum, _MOST_STEPS),
+        Record(
+            num_steps,
+            per_epoch=inputs.num_rows // batch_size if batch_size else 0,
+            validated=validate is not None,
+            patience=patience,
+            awaited=bool(callbacks),
+        ),
+        validate,
+        checkpoint,
     )
     run.compile(build or Build(loss), params, mutable, inputs, as_key(seed))
     run.resume()
-    with _bar(progress, num_steps, run.done) as show, _interruptible() as interrupted:
-        while run.done < num_steps and not run.stopped and run.failed is None:
+    record = run.record
+    with bar(progress, num_steps, record.done) as show, interruptible() as interrupted:
+        while record.running:
             run.advance()
-            if run.failed is not None:
+            if record.failed is not None:
                 break
-            show(run.done, run.history["loss"][-1])
-            told = run.progress(constrain)
-            if any([callback(told) for callback in callbacks]):  # every callback hears of it
-                run.stopped = run.stopped or "a callback asked to stop"
+            show(record.done, record.loss)
+            record.tell(callbacks, run.constrained(constrain))
             if interrupted():
                 run.save()
-                where = f"; its state is in {checkpoint.path}" if checkpoint else ""
-                raise KeyboardInterrupt(f"interrupted after step {run.done} of {num_steps}{where}")
+                raise record.interrupt(checkpoint and checkpoint.path)
             if checkpoint is not None and checkpoint.due():
                 run.save()
-    if run.failed is None:
+    if record.failed is None:
         run.save()
     return run.result()
 
 
 class _Run:
-    """The host's part: calls the compiled steps, keeps the losses, validates and saves."""
+    """The host's part: calls the compiled steps, validates, saves."""
 
-    def __init__(self, loss: Steps, validate: Validation | None, patience: int | None,
-                 checkpoint: Checkpoint | None, num_steps: int) -> None:  # fmt: skip
-        self.steps, self.validate, self.patience = loss, validate, patience
-        self.checkpoint, self.num_steps = checkpoint, num_steps
-        self.losses: list[np.ndarray] = [np.zeros(0)]
-        self.history: dict[str, list[float]] = {"step": [], "loss": [], "seconds": []}
-        if validate is not None:
-            self.history |= {"validation_step": [], "validation_loss": []}
+    def __init__(self, steps: Steps, record: Record, validate: Validation | None,
+                 checkpoint: Checkpoint | None) -> None:  # fmt: skip
+        self.steps, self.record = steps, record
+        self.validate, self.checkpoint = validate, checkpoint
         self.best: Any = None
-        self.waited, self.stopped = 0, ""
-        self.failed: int | None = None
-        self.before, self.done = 0.0, 0
+        self.before = 0.0
 
     def compile(self, build: Build, params: Any, mutable: Any, inputs: Inputs, key: Array) -> None:
+        """Compile the steps and the validation loss, unless they are kept."""
         begun = time.perf_counter()
-        self.inputs, self.key = inputs, key
-        self.state = self.steps.start(params, mutable, inputs)
-        self.num_batches = self.steps.num_batches(inputs)
-        steps = self.steps
+        self.inputs, self.key, steps = inputs, key, self.steps
+        self.state = steps.start(params, mutable, inputs)
         static = (steps.batch_size, steps.per_datum, steps.length, steps.optimizer.code)
         build.add("steps", steps.__call__, self.state, inputs, key, jnp.int32(0), static=static)
         if self.validate is not None:
@@ -223,29 +185,20 @@ class _Run:
         return self.before + time.perf_counter() - self.begun
 
     def advance(self) -> None:
-        report = self.steps.length
-        stop = min(self.num_steps, (self.done // report + 1) * report)
-        if self.validate is not None and self.num_batches:
-            stop = min(stop, (self.done // self.num_batches + 1) * self.num_batches)
-        before, count = self.state, jnp.int32(stop - self.done)
+        """Take steps in one call, look at them, and validate where that is due."""
+        record, before = self.record, self.state
+        record.begin(self.seconds)
+        count = jnp.int32(record.ahead(self.steps.length))
         self.state, losses = self.call(before, self.inputs, self.key, count)
         if not bool(self.state.finite):  # waits for the device
             losses = self._find_failure(before, count)
-        reached = int(self.state.step)
-        self.losses.append(np.asarray(losses, np.float64)[: reached - self.done])
-        self.done = reached
-        if self.failed is not None:
-            return
-        self.history["step"].append(reached)
-        self.history["loss"].append(float(np.mean(self.losses[-1])))
-        self.history["seconds"].append(self.seconds)
-        ends_epoch = not self.num_batches or reached % self.num_batches == 0
-        if self.validate is not None and (ends_epoch or reached == self.num_steps):
-            self._judge(self._validation_loss())
-
-    def _validation_loss(self) -> float:
-        assert self.validate is not None and self.judged is not None
-        return float(self.judged(self.state.params, self.state.mutable, *self.validate.args))
+        taken = int(self.state.step) - record.done
+        record.add(np.asarray(losses, np.float64)[:taken], self.seconds)
+        if record.failed is None and record.validates():
+            assert self.validate is not None and self.judged is not None
+            value = self.judged(self.state.params, self.state.mutable, *self.validate.args)
+            if record.judge(float(value), self.best is not None):
+                self.best = self.state.params, self.state.mutable
 
     def _find_failure(self, before: State, count: Array) -> Array:
         """Take the same steps again, carefully; stop before the one that fails."""
@@ -254,116 +207,57 @@ class _Run:
         if bool(state.finite):
             self.state = state
             return losses
-        self.failed = int(state.step)
-        count = jnp.int32(self.failed - self.done)
-        kept, _ = careful(before, self.inputs, self.key, count)
+        self.record.failed = int(state.step)
+        count = jnp.int32(self.record.failed - self.record.done)
+        kept, losses = careful(before, self.inputs, self.key, count)
         self.state = kept._replace(rows=state.rows)
         return losses
 
-    def _judge(self, value: float) -> None:
-        earlier = min(self.history["validation_loss"], default=np.inf)
-        self.history["validation_step"].append(self.done)
-        self.history["validation_loss"].append(value)
-        if self.patience is None:
-            return
-        if value < earlier or self.best is None:
-            self.waited = 0
-            self.best = self.state.params, self.state.mutable
-            return
-        self.waited += 1
-        if self.waited >= self.patience:
-            self.stopped = f"no better validation loss in {self.patience} validations"
-
-    def progress(self, constrain: Callable) -> Progress:
-        state, validation = self.state, self.history.get("validation_loss", [])
-        return Progress(
-            self.done,
-            self.num_steps,
-            self.history["loss"][-1],
-            validation[-1] if validation else None,
-            lambda: jax.device_get(constrain(state.params, state.mutable)),
-        )
+    def constrained(self, constrain: Callable) -> Callable[[], dict[str, Any]]:
+        """Return a function that gives the present parameters as callbacks see them."""
+        state = self.state
+        return lambda: jax.device_get(constrain(state.params, state.mutable))
 
     def save(self) -> None:
+        """Write the checkpoint, where one is wanted."""
         if self.checkpoint is None:
             return
         best = self.best or (self.state.params, self.state.mutable)
-        manifest = {
-            "step": self.done,
-            "seconds": self.seconds,
-            "history": self.history,
-            "best": self.best is not None,
-            "waited": self.waited,
-            "stopped": self.stopped,
-        }
-        losses = {"losses": np.concatenate(self.losses)}
+        self.record.begin(self.seconds)
+        manifest = {**self.record.manifest(), "best": self.best is not None}
+        losses = {"losses": np.concatenate(self.record.losses)}
         self.checkpoint.save((self.state, best), losses, manifest)
 
     def resume(self) -> None:
+        """Continue from the checkpoint, where there is one."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         like = self.state, (self.state.params, self.state.mutable)
         (state, best), arrays, manifest = self.checkpoint.load(like)
         self.state, self.best = state, best if manifest["best"] else None
-        self.losses, self.history = [arrays["losses"]], manifest["history"]
-        self.done, self.before = manifest["step"], manifest["seconds"]
-        self.waited, self.stopped = manifest["waited"], manifest["stopped"]
+        self.record.restore(manifest, arrays["losses"])
+        self.before = self.record.seconds
 
     def result(self) -> TrainResult:
-        best = self.best if self.patience is not None else None
+        """Return what the run has come to."""
+        record, patient = self.record, self.record.patience is not None
+        best = self.best if patient else None
         params, mutable = best or (self.state.params, self.state.mutable)
         return TrainResult(
             params,
             mutable,
-            np.concatenate(self.losses),
-            self.history,
+            np.concatenate(record.losses),
+            record.history,
             self.seconds,
             self.compile_seconds,
-            self.stopped,
-            self.failed,
-            None if self.failed is None else self._batch(self.failed),
+            record.stopped,
+            record.failed,
+            None if record.failed is None else self._batch(record.failed),
         )
 
     def _batch(self, step: int) -> np.ndarray | None:
         size = self.steps.batch_size
         if size is None:
             return None
-        start = step % self.num_batches * size
+        start = step % self.steps.num_batches(self.inputs) * size
         return np.asarray(self.state.rows)[start : start + size]
-
-
-@contextlib.contextmanager
-def _bar(wanted: bool, num_steps: int, done: int) -> Iterator[Callable[[int, float], None]]:
-    if not wanted:
-        yield lambda step, loss: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=num_steps, initial=done, desc="svi", unit="step", leave=True) as bar:
-
-        def show(step: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update(step - bar.n)
-
-        yield show
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C until the steps under way are done, so that the state is whole; twice raises."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = signal.getsignal(signal.SIGINT)
-    asked: list[int] = []
-
-    def note(signum: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(signum)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, previous)

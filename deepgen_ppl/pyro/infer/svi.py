@@ -13,6 +13,7 @@ from pyro.infer.autoguide import AutoLaplaceApproximation
 from torch import Tensor
 
 from deepgen_ppl import checks
+from deepgen_ppl.loop import NonFiniteError, Progress, non_finite
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer import train as train_
@@ -38,7 +39,7 @@ def svi(
     validation_data: Any = None,
     patience: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    callbacks: Sequence[Callable[[train_.Progress], Any]] = (),
+    callbacks: Sequence[Callable[[Progress], Any]] = (),
     progress: bool = True,
     clip_norm: float | None = None,
     compile: str = "auto",
@@ -75,6 +76,7 @@ def svi(
             are kept.
         checkpoint: file that keeps the run; a run that finds it resumes exactly.
         callbacks: functions of a `Progress`, called a hundred times a run; a truthy answer stops.
+            Without them the steps run for half a second between two looks at their losses.
         progress: whether to show a bar.
         clip_norm: largest Euclidean norm of the gradient.
         compile: "eager" (handlers run at each step), "traced" (they run once; the graph of loss and
@@ -305,23 +307,8 @@ def _validation(
 
 def _non_finite(
     pair: Pair, data: Sequence[Any], fit: Fit, result: train_.TrainResult
-) -> train_.NonFiniteError:
+) -> NonFiniteError:
     key = train_.mix(fit.seed, 1, result.failed or 0)
     with handlers.validation(False), preserved(pair.modules):
         site, bad = first_nonfinite(pair, fit.params, data, result.rows, key)
-    where = "the loss or its gradient is not finite"
-    if site is not None:
-        where = f"the log density or gradient of site '{site}' is not finite"
-    rows = ""
-    if bad:
-        shown = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-        rows = f" (data rows {shown})"
-    error = train_.NonFiniteError(
-        f"step {result.failed}: {where}{rows}. The parameters of the step before are in the "
-        "exception's `.fit`. Look at these rows, lower the learning rate, or pass clip_norm=.",
-        result.failed or 0,
-        result.rows,
-        site,
-    )
-    error.fit = fit
-    return error
+    return non_finite(result.failed or 0, result.rows, site, bad, fit)

@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deepgen_ppl.loop import Progress, Record, bar, interruptible
 from deepgen_ppl.pyro.infer.checkpoint import Checkpoint, to_host
 from deepgen_ppl.pyro.infer.optimizers import Optimizer
 from deepgen_ppl.pyro.infer.step import Step
 
 _MASK = (1 << 64) - 1
-
-
-class Progress(NamedTuple):
-    """What a callback is told; a truthy answer stops the run.
-
-    Attributes:
-        step: steps done.
-        num_steps: steps asked for.
-        loss: mean loss per datum since the last report.
-        validation_loss: last validation loss per datum, None without validation data.
-        params: returns the present parameters (constrained), copied.
-    """
-
-    step: int
-    num_steps: int
-    loss: float
-    validation_loss: float | None
-    params: Callable[[], dict[str, Any]]
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient turned non-finite; the last finite state is kept.
-
-    Attributes:
-        step: the step, counted from 0, whose update was not applied.
-        rows: rows of its batch, None for the full data.
-        site: the first site whose log density or gradient is not finite, where one was found.
-        fit: the `Fit` of the last finite state.
-    """
-
-    def __init__(self, message: str, step: int, rows: np.ndarray | None, site: str | None) -> None:
-        super().__init__(message)
-        self.step, self.rows, self.site = step, rows, site
-        self.fit: Any = None
 
 
 @dataclass
@@ -112,14 +76,14 @@ def train(
     progress: bool = True,
     seed: int = 0,
 ) -> TrainResult:
-    """Minimise a loss; no step waits for its value, which is looked at every report.
+    """Minimise a loss; no step waits for its value, which is looked at later.
 
     Batches are drawn without replacement: each epoch is a permutation from (seed, epoch) cut into
     floor(N / B) batches; its last N mod B rows wait for a later epoch. The noise of a step comes
     from (seed, step), so a run resumed from its checkpoint is the uninterrupted run, bit by bit
     (as long as both run their steps the same way).
 
-    A report that finds a non-finite loss or parameter goes back to the state of an earlier report
+    A look at the losses that finds a non-finite one, or parameter, goes back to an earlier state
     and takes the same steps again, one by one, to the one that fails: that one is not applied.
 
     Args:
@@ -145,23 +109,25 @@ def train(
         KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
     """
     batches = _Batches(num_rows, batch_size, seed, step.tensors[0].device)
-    run = _Run(step, buffers, batches, num_steps, per_datum, validate, patience, checkpoint, seed)
+    record = Record(
+        num_steps,
+        per_epoch=batches.per_epoch,
+        validated=validate is not None,
+        patience=patience,
+        awaited=bool(callbacks),
+    )
+    run = _Run(step, buffers, batches, record, per_datum, validate, checkpoint, seed)
     run.resume()
-    with _bar(progress, num_steps, run.done) as show, _interruptible() as interrupted:
-        while run.done < num_steps and not run.stopped:
+    with bar(progress, num_steps, record.done) as show, interruptible() as interrupted:
+        while record.running:
             run.advance(interrupted)
-            if run.failed is not None:
+            if record.failed is not None:
                 return run.result()
+            show(record.done, record.loss)
+            record.tell(callbacks, params)
             if interrupted():
                 run.save()
-                where = f"; its state is in {checkpoint.path}" if checkpoint else ""
-                raise KeyboardInterrupt(
-                    f"svi interrupted after step {run.done} of {num_steps}{where}"
-                )
-            show(run.done, run.history["loss"][-1])
-            told = run.progress(params)
-            if any([callback(told) for callback in callbacks]):  # every callback hears of it
-                run.stopped = run.stopped or "a callback asked to stop"
+                raise record.interrupt(checkpoint and checkpoint.path)
             if checkpoint is not None and checkpoint.due():
                 run.save()
     run.save()
@@ -191,23 +157,17 @@ class _Batches:
 
 
 class _Run:
-    """The state of a run: takes steps up to the next report, keeps losses, validates and saves."""
+    """The state of a run: takes steps up to the next look, validates and saves."""
 
-    def __init__(self, step, buffers, batches, num_steps, per_datum, validate, patience,  # type: ignore[no-untyped-def]
-                 checkpoint, seed) -> None:  # fmt: skip
-        self.step, self.buffers, self.batches = step, dict(buffers), batches
-        self.num_steps, self.per_datum, self.seed = num_steps, per_datum, seed
-        self.validate, self.patience, self.checkpoint = validate, patience, checkpoint
-        self.report = max(1, num_steps // 100)
-        self.losses: list[np.ndarray] = [np.zeros(0)]
-        self.history: dict[str, list[float]] = {"step": [], "loss": [], "seconds": []}
-        if validate is not None:
-            self.history |= {"validation_step": [], "validation_loss": []}
+    def __init__(self, step: Step, buffers: Mapping[str, Tensor], batches: _Batches,
+                 record: Record, per_datum: int, validate: Callable[[], float] | None,
+                 checkpoint: Checkpoint | None, seed: int) -> None:  # fmt: skip
+        self.step, self.buffers, self.batches, self.record = step, dict(buffers), batches, record
+        self.per_datum, self.validate, self.checkpoint = per_datum, validate, checkpoint
+        self.seed = seed
         self.best: dict[str, Tensor] | None = None
-        self.waited, self.stopped = 0, ""
-        self.failed: int | None = None
         self.rows: np.ndarray | None = None
-        self.before, self.done, self.begun = 0.0, 0, time.perf_counter()
+        self.before, self.begun = 0.0, time.perf_counter()
         self.kept: dict[str, Any] = {}
         self.kept_step, self.keep_again = 0, 0.0
 
@@ -223,36 +183,29 @@ class _Run:
         return mix(self.seed, 1, step)
 
     def advance(self, interrupted: Callable[[], bool]) -> None:
-        """Take the steps up to the next report and look at their losses."""
-        stop = min(self.num_steps, (self.done // self.report + 1) * self.report)
-        per_epoch = self.batches.per_epoch
-        if self.validate is not None and per_epoch:
-            stop = min(stop, (self.done // per_epoch + 1) * per_epoch)
+        """Take steps, look at their losses, and validate where that is due."""
+        record = self.record
         self._keep()
+        record.begin(self.seconds)
         values: list[Tensor] = []
-        reached = self.done
-        while reached < stop and not interrupted():
+        reached, stop = record.done, record.bound()
+        while reached < stop and not interrupted() and not record.enough(self.seconds):
             rows = self.batches[reached]
             values.append(self.step(rows, self.key(reached)))
             reached += 1
             if not self.step.settled:
-                self.step.consider(rows, self.num_steps - reached)
+                self.step.consider(rows, record.num_steps - reached)
         if not values:
             return
         losses = torch.stack([value.detach().reshape(()) for value in values])
         losses = to_host(losses.double() / self.per_datum)  # waits for the device
         if not (np.isfinite(losses).all() and self._is_finite()):
             losses = self._find_failure(reached)
-        self.losses.append(losses)
-        self.done += len(losses)
-        if self.failed is not None:
-            return
-        self.history["step"].append(self.done)
-        self.history["loss"].append(float(np.mean(losses)))
-        self.history["seconds"].append(self.seconds)
-        ends_epoch = not per_epoch or self.done % per_epoch == 0
-        if self.validate is not None and (ends_epoch or self.done == self.num_steps):
-            self._judge(self.validate())
+        record.add(losses, self.seconds)
+        if record.failed is None and record.validates():
+            assert self.validate is not None
+            if record.judge(self.validate(), self.best is not None):
+                self.best = {n: x.detach().clone() for n, x in self._tensors().items()}
 
     def _is_finite(self) -> bool:
         # A sum is a single pass over a tensor; asking each element takes three.
@@ -262,7 +215,7 @@ class _Run:
         """Keep the state to go back to, as often as that takes no more than 1% of the time."""
         begun = time.perf_counter()
         if not self.kept or begun > self.keep_again:
-            self.kept, self.kept_step = {}, self.done
+            self.kept, self.kept_step = {}, self.record.done
             self.kept = self._capture()
             now = time.perf_counter()
             self.keep_again = now + 100 * (now - begun)
@@ -277,31 +230,12 @@ class _Run:
             value = float(self.step(rows, self.key(number))) / self.per_datum
             if not (np.isfinite(value) and self._is_finite()):
                 self._restore(before)
-                self.failed = number
+                self.record.failed = number
                 self.rows = None if rows is None else rows.cpu().numpy()
                 break
-            if number >= self.done:
+            if number >= self.record.done:
                 losses.append(value)
         return np.asarray(losses)
-
-    def _judge(self, value: float) -> None:
-        earlier = min(self.history["validation_loss"], default=np.inf)
-        self.history["validation_step"].append(self.done)
-        self.history["validation_loss"].append(value)
-        if self.patience is None:
-            return
-        if value < earlier or self.best is None:
-            self.waited = 0
-            self.best = {n: x.detach().clone() for n, x in self._tensors().items()}
-            return
-        self.waited += 1
-        if self.waited >= self.patience:
-            self.stopped = f"no better validation loss in {self.patience} validations"
-
-    def progress(self, params: Callable[[], dict[str, Any]]) -> Progress:
-        validation = self.history.get("validation_loss", [])
-        last = validation[-1] if validation else None
-        return Progress(self.done, self.num_steps, self.history["loss"][-1], last, params)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**self.step.leaves, **self.buffers}
@@ -323,23 +257,17 @@ class _Run:
 
     def restore_best(self) -> None:
         """Put the best parameters into the leaves, where patience asked for them."""
-        if self.patience is not None and self.best is not None:
+        if self.record.patience is not None and self.best is not None:
             self._assign(self.best)
 
     def save(self) -> None:
         """Write the checkpoint, where one is wanted."""
         if self.checkpoint is None:
             return
-        manifest = {
-            "step": self.done,
-            "seconds": self.seconds,
-            "history": self.history,
-            "waited": self.waited,
-            "stopped": self.stopped,
-            "mode": self.step.mode,
-        }
+        self.record.begin(self.seconds)
+        manifest = {**self.record.manifest(), "mode": self.step.mode}
         tree = {**self._capture(), "best": self.best}
-        self.checkpoint.save(tree, {"losses": np.concatenate(self.losses)}, manifest)
+        self.checkpoint.save(tree, {"losses": np.concatenate(self.record.losses)}, manifest)
 
     def resume(self) -> None:
         """Continue from the checkpoint, where there is one."""
@@ -351,21 +279,21 @@ class _Run:
         state["state"] = {int(key): value for key, value in state["state"].items()}
         self._restore(tree)
         self.best = tree["best"]
-        self.losses, self.history = [arrays["losses"]], manifest["history"]
-        self.done, self.before = manifest["step"], manifest["seconds"]
-        self.waited, self.stopped = manifest["waited"], manifest["stopped"]
-        if self.step.wanted != "eager" and self.done < self.num_steps:
-            self.step.enter(manifest["mode"], self.batches[self.done])
+        record = self.record
+        record.restore(manifest, arrays["losses"])
+        self.before = record.seconds
+        if self.step.wanted != "eager" and record.done < record.num_steps:
+            self.step.enter(manifest["mode"], self.batches[record.done])
 
     def result(self) -> TrainResult:
         """Return what the run has come to."""
         return TrainResult(
-            np.concatenate(self.losses),
-            self.history,
+            np.concatenate(self.record.losses),
+            self.record.history,
             self.seconds,
             self.step.compile_seconds,
-            self.stopped,
-            self.failed,
+            self.record.stopped,
+            self.record.failed,
             self.rows,
         )
 
@@ -385,40 +313,3 @@ def _check_shapes(
                 f"checkpoint {checkpoint.path} is of another run: array {name} has shape "
                 f"{tuple(stored[name].shape)}, expected {tuple(tensor.shape)}. {cure}"
             )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a flag, so that the step at hand ends whole."""
-    seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: bool(seen)
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: Any) -> None:
-        if seen and callable(before):
-            before(number, frame)
-        seen.append(number)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(seen)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _bar(wanted: bool, num_steps: int, done: int) -> Iterator[Callable[[int, float], None]]:
-    if not wanted:
-        yield lambda step, loss: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=num_steps, initial=done, desc="svi", unit="step", leave=True) as bar:
-
-        def show(step: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update(step - bar.n)
-
-        yield show
