@@ -106,14 +106,14 @@ class Climb:
         islands = jnp.zeros(num_islands, bool)  # its shape is what compiled code knows
         return self._call("resample", _resample, key, chains, islands)
 
-    def differences(self, position: Float[Array, "K *rows D"]) -> Float[np.ndarray, "K ..."]:
-        """Return log target less log reference of positions."""
+    def log_densities(self, position: Float[Array, "K *rows D"]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the log densities of reference and target at positions."""
 
-        def differ(params: Any, inputs: Inputs, index: Any, z: Array) -> Array:
-            reference, target = self.path.at(params, inputs, index).log_densities(z)
-            return target - reference
+        def both(params: Any, inputs: Inputs, index: Any, z: Array) -> tuple[Array, Array]:
+            return self.path.at(params, inputs, index).log_densities(z)
 
-        return np.asarray(self._call("difference", differ, position))
+        reference, target = self._call("densities", both, position)
+        return np.asarray(reference), np.asarray(target)
 
     def constrain(self, position: Float[Array, "K *rows D"]) -> dict[str, np.ndarray]:
         """Return the values of the model's sites at positions."""
@@ -220,7 +220,7 @@ def pilot(
     rng = np.random.default_rng(np.asarray(random.key_data(told), np.uint32))
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for stage in range(_MOST_STAGES):
-        differences = climb.differences(jnp.asarray(z))
+        differences = np.subtract(*climb.log_densities(jnp.asarray(z))[::-1])
         _check(climb, z, differences, stage)
         last = stage == _MOST_STAGES - 1
         above = np.ones_like(beta) if last else next_temperature(differences, beta, fraction)
