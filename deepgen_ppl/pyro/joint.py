@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from opt_einsum import shared_intermediates
 from pyro.infer.autoguide import AutoContinuous
 from pyro.ops.contract import contract_to_tensor
 from torch import Tensor
 from torch.distributions import biject_to
 
+from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.compilation import without_host_values
 from deepgen_ppl.pyro.parameters import installed, preserved
-from deepgen_ppl.pyro.program import call, terms
-from deepgen_ppl.pyro.structure import Pair
+from deepgen_ppl.pyro.program import call, log_probs, terms
+from deepgen_ppl.pyro.structure import Pair, Site
 from deepgen_ppl.pyro.unconstrained import Potential
 
 
@@ -29,17 +32,27 @@ class Joint:
         params: Constrained values of the parameters.
         data: The data, tensors.
         by_rows: Whether densities are those of each row, which must not touch each other.
+        index: The rows that are looked at, None for all.
 
     Attributes:
         potential: The unconstrained view of the model.
     """
 
     def __init__(
-        self, pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], by_rows: bool
+        self,
+        pair: Pair,
+        params: Mapping[str, Tensor],
+        data: Sequence[Any],
+        by_rows: bool,
+        index: Tensor | None = None,
     ) -> None:
-        self.pair, self.params, self.data, self.by_rows = pair, params, data, by_rows
+        self.pair, self.by_rows, self.index = pair, by_rows, index
+        self.params, self.data = dict(params), data_.take(data, index)
+        if index is not None:
+            tables = {n: axis for p in pair.programs for n, axis in p.tables.items()}
+            self.params |= {n: params[n].index_select(axis, index) for n, axis in tables.items()}
         with preserved(pair.modules):
-            self.potential = Potential(pair.model, params, data)
+            self.potential = Potential(pair.model, self.params, self.data)
 
     def log_densities(self, z: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return those of the reference and of the joint, Jacobians included."""
@@ -73,7 +86,7 @@ class Joint:
 
     @property
     def _size(self) -> int | None:
-        return self.pair.model.num_rows
+        return self.pair.model.num_rows if self.index is None else len(self.index)
 
     def _reduce(self, rows: Tensor, shared: Tensor) -> Tensor:
         return rows if self.by_rows else rows.sum() + shared
@@ -99,8 +112,16 @@ class Joint:
         rest = terms(run, model, self._size, self._size, skip=model.latents)
         return prior, prior + self._reduce(*rest)
 
+    def log_probs(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the log density of each site of the model at values of the latents."""
+        return log_probs(self.pair.model, self.params, values, self.data)
+
     def _run(self, program: Any, *around: Any) -> handlers.record:
-        with installed(self.pair.params.values(), self.params) as answers:
+        plates, total = program.data_plates, self.pair.model.num_rows or 0
+        with (
+            installed(self.pair.params.values(), self.params) as answers,
+            handlers.autoguide_rows(program.modules, plates, total, self._size or 0),
+        ):
             return call(program, self.data, answers, *around)
 
     def _guide(self, z: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
@@ -145,6 +166,57 @@ class Joint:
                     rows = contract_to_tensor(inside, dims, target_ordinal=target, cache=cache)
                 total = total + rows.expand(self._size or 0)
         return total
+
+
+class Layout(NamedTuple):
+    """Unconstrained sites as one vector, or as one for each row.
+
+    Attributes:
+        shapes: Shape of each site, without the axis of the rows where there is one.
+        axes: Axis of the rows in each site; None where they are all one vector.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    axes: dict[str, int | None]
+
+    @classmethod
+    def of(cls, sites: Mapping[str, Site], point: Mapping[str, Tensor], by_rows: bool) -> Layout:
+        """Lay out the sites of a point.
+
+        Args:
+            sites: The continuous sites.
+            point: Their unconstrained values.
+            by_rows: Whether there is a vector for each row.
+        """
+        axes = {n: s.plates.index(s.row_plate) if by_rows else None for n, s in sites.items()}
+        shapes = {
+            n: tuple(size for i, size in enumerate(value.shape) if i != axes[n])
+            for n, value in point.items()
+        }
+        return cls(shapes, axes)
+
+    @property
+    def size(self) -> int:
+        """Length of a vector."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def join(self, sites: Mapping[str, Tensor]) -> Float[Tensor, "*rows size"]:
+        """Return the sites' values as vectors."""
+        parts = []
+        for name, axis in self.axes.items():
+            value = sites[name]
+            lead = () if axis is None else (value.shape[axis],)
+            parts.append((value if axis is None else value.movedim(axis, 0)).reshape(*lead, -1))
+        return torch.cat(parts, -1)
+
+    def split(self, z: Float[Tensor, "*rows size"]) -> dict[str, Tensor]:
+        """Return the vectors as sites."""
+        parts = z.split([math.prod(shape) for shape in self.shapes.values()], -1)
+        sites = {}
+        for part, (name, shape) in zip(parts, self.shapes.items(), strict=True):
+            value, axis = part.reshape((*z.shape[:-1], *shape)), self.axes[name]
+            sites[name] = value if axis is None else value.movedim(0, axis)
+        return sites
 
 
 def auxiliary(guide: Any, z: Mapping[str, Tensor]) -> dict[str, Tensor]:

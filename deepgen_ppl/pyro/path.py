@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -19,7 +19,7 @@ from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer import evaluate
 from deepgen_ppl.pyro.infer.train import mix
-from deepgen_ppl.pyro.joint import Joint
+from deepgen_ppl.pyro.joint import Joint, Layout
 from deepgen_ppl.pyro.parameters import (
     forked_rng,
     given,
@@ -31,7 +31,6 @@ from deepgen_ppl.pyro.parameters import (
 from deepgen_ppl.pyro.pointwise import Pointwise, over
 from deepgen_ppl.pyro.probes import check_rows_independent, points
 from deepgen_ppl.pyro.program import Pair, call, read_pair
-from deepgen_ppl.pyro.unconstrained import Potential
 
 _CHUNK_NUMBERS = 1 << 24
 """Numbers (of 4 bytes) that the intermediate values of one chunk may take, roughly."""
@@ -69,37 +68,52 @@ class Path:
         params: Constrained parameters.
         data: The data, tensors.
         by_rows: Whether there is a path for each row.
+        index: The rows that are looked at, None for all.
 
     Attributes:
         rows: Name of the data plate where there is a path for each row, else None.
-        places: Where each site's unconstrained value stands in a position.
+        layout: How the sites' unconstrained values lie in a position.
+        device: Where positions live.
+        numbers: Roughly how many numbers the densities of one position take with their gradients.
 
     Cost:
         A few runs of the program.
     """
 
     def __init__(
-        self, pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], by_rows: bool
+        self,
+        pair: Pair,
+        params: Mapping[str, Tensor],
+        data: Sequence[Any],
+        by_rows: bool,
+        index: Int[Tensor, " B"] | None = None,
     ) -> None:
-        self.pair, self.data = pair, tuple(data)
+        self.pair, self.data, self.index = pair, tuple(data), index
         self.params = {name: value.detach() for name, value in params.items()}
         self.rows = pair.model.data_plates[0] if by_rows else None
         with preserved(pair.modules):
-            self._joint = Joint(pair, self.params, self.data, by_rows)
-            self.places = _places(self._joint.potential, by_rows)
-        self._both = Pointwise(lambda z: self._joint.log_densities(self._split(z)), self._quiet)
-        sizes = [int(np.prod(site.shape)) for p in pair.programs for site in p.sites.values()]
-        self._numbers = 16 * (sum(sizes) + 1)  # of one position; layers of networks counted roughly
+            self._joint = Joint(pair, self.params, self.data, by_rows, index)
+            start = self._joint.potential.init(0)
+            self.layout = Layout.of(self._joint.potential.continuous, start, by_rows)
+        self.device = next(iter(start.values())).device
+        self._both = Pointwise(
+            lambda z: self._joint.log_densities(self.layout.split(z)), self._quiet
+        )
+        sizes = [math.prod(site.shape) for p in pair.programs for site in p.sites.values()]
+        share = 1.0 if index is None else len(index) / (pair.num_rows or 1)
+        self.numbers = int(16 * share * sum(sizes)) + 1  # layers of networks counted roughly
 
     @property
     def dim(self) -> int:
         """Length D of a position, of one row where the path is by rows."""
-        return sum(place.size for place in self.places.values())
+        return self.layout.size
 
     @property
     def num_rows(self) -> int | None:
-        """Number of rows, None where the path is not by rows."""
-        return None if self.rows is None else self.pair.model.num_rows
+        """Number of rows that are looked at, None where the path is not by rows."""
+        if self.rows is None:
+            return None
+        return self.pair.model.num_rows if self.index is None else len(self.index)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,7 +122,7 @@ class Path:
 
     @property
     def compiled(self) -> str:
-        """How gradients run: `"traced"` (one flat graph), `"eager"`, or "" before the first."""
+        """How gradients run: "torchscript", "traced" or "eager"; empty before the first."""
         return self._both.compiled
 
     @property
@@ -121,6 +135,14 @@ class Path:
         """Sites whose support depends on other sites."""
         return self._joint.potential.moving
 
+    def take(self, index: Int[Tensor, " B"]) -> Path:
+        """Return the path at some rows.
+
+        Args:
+            index: Their numbers.
+        """
+        return Path(self.pair, self.params, self.data, self.rows is not None, index)
+
     def sample(self, generator: torch.Generator, num: int) -> Float[Tensor, "K *row D"]:
         """Draw positions from the reference exactly.
 
@@ -131,7 +153,7 @@ class Path:
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
         def draw(_: Tensor) -> Tensor:
-            return self._join(self._joint.draw())
+            return self.layout.join(self._joint.draw())
 
         with self._quiet(), torch.no_grad(), forked_rng(seed):
             chunks = torch.arange(num).split(self._length(num))
@@ -183,7 +205,7 @@ class Path:
         potential = self._joint.potential
         values = potential.constrain if self.rows is None else lambda u: potential.values(u)[0]
         with preserved(self.pair.modules):
-            return evaluate.over_draws(lambda one: values(self._split(one["z"])), {"z": z})
+            return evaluate.over_draws(lambda one: values(self.layout.split(one["z"])), {"z": z})
 
     def unconstrain(self, sites: Mapping[str, Any]) -> Float[Tensor, "K *row D"]:
         """Return the positions of latent sites' values: the inverse of `constrain`.
@@ -193,7 +215,22 @@ class Path:
         """
         values = {name: torch.as_tensor(sites[name]) for name in self._joint.potential.continuous}
         with self._quiet(), torch.no_grad(), forked_rng(0):
-            return over(lambda one: self._join(self._joint.unconstrain(one)), values)
+            return over(lambda one: self.layout.join(self._joint.unconstrain(one)), values)
+
+    def describe(self, z: Float[Tensor, "K *row D"]) -> str:
+        """Say which site's log density is not finite at the first of these positions.
+
+        Args:
+            z: Positions, `(K, D)` or `(K, N, D)`.
+        """
+        with self._quiet(), torch.no_grad(), forked_rng(0):
+            values, _ = self._joint.potential.values(self.layout.split(z[0]))
+            found = self._joint.log_probs(values)
+        for name, log_prob in found.items():
+            if bool((log_prob.isnan() | (log_prob == math.inf)).any()):
+                value = log_prob[log_prob.isnan() | (log_prob == math.inf)].flatten()[0].item()
+                return f"the log density of site '{name}' is {value} at a draw of the reference."
+        return "the log density is not finite at a draw of the reference."
 
     def _quiet(self) -> AbstractContextManager[Any]:
         return quiet(self.pair)
@@ -207,41 +244,8 @@ class Path:
 
     def _length(self, num: int) -> int:
         """Return the length of the fewest equal chunks of `num` positions that fit in memory."""
-        most = max(_CHUNK_NUMBERS // self._numbers, 1)
+        most = max(_CHUNK_NUMBERS // self.numbers, 1)
         return -(-num // -(-num // most))
-
-    def _join(self, u: Mapping[str, Tensor]) -> Tensor:
-        """Return the position of one point's sites."""
-        if self.rows is None:
-            return torch.cat([u[name].reshape(-1) for name in self.places])
-        moved = [u[name].movedim(place.axis or 0, 0) for name, place in self.places.items()]
-        return torch.cat([value.reshape(len(value), -1) for value in moved], -1)
-
-    def _split(self, z: Tensor) -> dict[str, Tensor]:
-        """Return the sites of one position."""
-        parts = z.split([place.size for place in self.places.values()], -1)
-        u = {}
-        for part, (name, place) in zip(parts, self.places.items(), strict=True):
-            value = part.reshape((*z.shape[:-1], *place.shape))
-            u[name] = value if place.axis is None else value.movedim(0, place.axis)
-        return u
-
-
-class Place(NamedTuple):
-    """Where a site's unconstrained value stands in a position.
-
-    Attributes:
-        shape: Its unconstrained shape; without the axis of the rows where the path is by rows.
-        axis: Axis of the rows in it, None where the path is not by rows.
-    """
-
-    shape: tuple[int, ...]
-    axis: int | None
-
-    @property
-    def size(self) -> int:
-        """How many numbers it takes, of one row where the path is by rows."""
-        return math.prod(self.shape)
 
 
 def read_path(
@@ -364,13 +368,3 @@ def _differ(one: Any, other: Any) -> bool:
             if not bool(theirs.support.check(values).all()):
                 return True
     return False
-
-
-def _places(potential: Potential, by_rows: bool) -> dict[str, Place]:
-    places = {}
-    for name, value in potential.init(0).items():
-        site = potential.continuous[name]
-        axis = site.plates.index(site.row_plate) if by_rows else None
-        shape = [size for i, size in enumerate(value.shape) if i != axis]
-        places[name] = Place(tuple(shape), axis)
-    return places

@@ -1,0 +1,184 @@
+"""Sequential Monte Carlo: particles climb to the posterior and are resampled on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from deepgen_ppl.annealing import Moves, Schedule, check_counts, check_fraction, upwards
+from deepgen_ppl.evidence import Evidence, evidence
+from deepgen_ppl.posterior import Posterior
+from deepgen_ppl.pyro.infer import evaluate
+from deepgen_ppl.pyro.infer.annealing import (
+    Chains,
+    Climb,
+    as_posterior,
+    cut,
+    join,
+    parts,
+    pilot,
+)
+from deepgen_ppl.pyro.infer.train import mix
+from deepgen_ppl.pyro.path import read_path
+
+
+def smc(
+    model: Callable[..., Any],
+    *data: Any,
+    guide: Any = None,
+    num_particles: int = 1024,
+    num_islands: int = 8,
+    num_moves: int = 2,
+    num_leapfrogs: int = 4,
+    fraction: float = 0.9,
+    batch_size: int | None = None,
+    params: Any = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    seed: int = 0,
+) -> Posterior:
+    r"""Draw from the posterior, and estimate the log evidence, by tempered sequential Monte Carlo.
+
+    Particles start at exact draws of the prior q, or of a guide. At each temperature they are
+    weighed, resampled systematically and moved by Hamiltonian Monte Carlo, in G islands of P
+    particles that never meet:
+
+    \[ \hat Z_g = \prod_{t=1}^T \frac1P \sum_{k=1}^P
+       \left(\frac{p(x, z_{t-1}^k)}{q(z_{t-1}^k)}\right)^{\beta_t - \beta_{t-1}}, \qquad
+       \hat Z = \frac1G \sum_g \hat Z_g, \qquad \mathbb E\, \hat Z = p(x) \]
+
+    A pilot run chooses the temperatures so that the conditional effective sample size stays at
+    `fraction`, and the moves; both are then held, so that the estimate is unbiased. The spread of
+    the islands gives the standard error. Where every latent is local to the data plate and rows do
+    not touch each other, all of this happens for each datum. Discrete sites of finite support are
+    summed out.
+
+    Args:
+        model: A Pyro program with continuous latents.
+        *data: Its data, with rows on the leading axis.
+        guide: Where the path starts: a guide, or a `Fit`; the prior when None.
+        num_particles: Number of particles (of each row), in all islands together.
+        num_islands: Number G of islands.
+        num_moves: Hamiltonian trajectories at each temperature.
+        num_leapfrogs: Leapfrog steps of a trajectory.
+        fraction: Effective fraction of the particles that a step in temperature keeps.
+        batch_size: Rows that climb together; None chooses as many as fit in memory.
+        params: Learned values by name, or a `Fit`; those of `guide` where that is a fit.
+        model_kwargs: Constants passed by name to model and guide.
+        progress: Whether to show a progress bar.
+        seed: Seed of the particles. The user's random state is left alone.
+
+    Returns:
+        Equally weighted draws, and the evidence with its standard error.
+
+    Raises:
+        ValueError: What `ais` raises, or particles that are no multiple of the islands.
+
+    Cost:
+        T num_particles num_moves num_leapfrogs gradients, T being some tens.
+
+    References:
+        Del Moral, Doucet, Jasra: Sequential Monte Carlo samplers. JRSS B 68, 2006.
+        https://arxiv.org/abs/cond-mat/0212648
+
+        Zhou, Johansen, Aston: Toward automatic model comparison: an adaptive sequential Monte Carlo
+        approach. 2016. https://arxiv.org/abs/1303.3123
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     mu = pyro.sample("mu", dist.Normal(0, 1))
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("x", dist.Normal(mu, 1), obs=x)
+        >>> found = smc(model, np.ones(2), progress=False)
+        >>> bool(abs(found.evidence.log_evidence - -2.72051) < 5 * found.evidence.standard_error)
+        True
+        >>> bool(abs(found.draws["mu"].mean() - 2 / 3) < 0.1)
+        True
+    """
+    check_counts(
+        num_particles=num_particles, num_islands=num_islands, num_moves=num_moves,
+        num_leapfrogs=num_leapfrogs, batch_size=batch_size,
+    )  # fmt: skip
+    check_fraction(fraction, num_particles, num_islands)
+    began = time.perf_counter()
+    path = read_path(
+        model, *data, guide=guide, params=params, model_kwargs=model_kwargs, verb="smc", seed=seed
+    )
+    log_z, draws, lengths, gradients, compiling = [], [], [], 0, 0.0
+    chunks = list(parts(path, num_particles, batch_size))
+    with (
+        tqdm(disable=not progress) as bar,
+        evaluate.few_threads(path.numbers * num_particles // len(chunks)),
+    ):
+        for number, (part, used) in enumerate(chunks):
+            climb = Climb(part, num_leapfrogs, bar.update)
+            generator = torch.Generator(path.device).manual_seed(mix(seed, 12, number))
+            bar.set_description(f"pilot run {number + 1} of {len(chunks)}")
+            schedule = pilot(climb, generator, fraction=fraction)
+            bar.set_description(f"climb {number + 1} of {len(chunks)}")
+            chains = climb.begin(generator, num_particles)
+            chains, means = _climb(climb, generator, chains, schedule, num_islands, num_moves)
+            log_z.append(means if path.rows is None else means[:, :used])
+            draws.append(cut(path, part.constrain(chains.position), used))
+            lengths.append(len(schedule.temperatures) - 1)
+            gradients, compiling = gradients + climb.gradients, compiling + climb.compile_seconds
+    islands = log_z[0] if path.rows is None else np.concatenate(log_z, axis=1)
+    return as_posterior(
+        chunks[0][0],
+        join(path, draws),
+        "smc",
+        began,
+        evidence=of_islands(islands, num_particles, path.rows),
+        attrs={
+            "num_temperatures": max(lengths),
+            "num_islands": num_islands,
+            "num_gradients": gradients,
+            "compile_seconds": compiling,
+        },
+    )
+
+
+def of_islands(log_z: np.ndarray, num_particles: int, rows: str | None) -> Evidence:
+    """Return the evidence of independent unbiased estimates, one of each island.
+
+    Args:
+        log_z: Log estimates, `(G,)` or `(G, N)`.
+        num_particles: Number of particles in all islands.
+        rows: Name of the data plate where there are rows.
+    """
+    method = f"sequential Monte Carlo, {len(log_z)} islands"
+    found = evidence(log_z, rows=rows, method=method)
+    ess = found.ess * (num_particles / len(log_z))
+    return replace(found, num_particles=num_particles, ess=ess)
+
+
+def _climb(
+    climb: Climb,
+    generator: torch.Generator,
+    chains: Chains,
+    schedule: Schedule,
+    num_islands: int,
+    num_moves: int,
+) -> tuple[Chains, np.ndarray]:
+    """Return chains of equal weight, and the log estimate of each island."""
+    moves, total = upwards(schedule, num_moves), np.zeros(())
+    for stage in range(len(schedule.temperatures) - 1):
+        part = Moves(*(values[stage * num_moves : (stage + 1) * num_moves] for values in moves))
+        chains = climb.weigh(chains, part.increments[0])
+        chains, means = climb.resample(generator, chains, num_islands)
+        total = total + means
+        chains, _ = climb.run(generator, chains, part._replace(increments=part.increments * 0.0))
+    # All islands are drawn from together, each in proportion to its own estimate.
+    size = len(chains.position) // num_islands
+    weights = torch.as_tensor(np.repeat(total, size, axis=0)).to(chains.log_weights)
+    chains, _ = climb.resample(generator, chains._replace(log_weights=weights), 1)
+    end = Moves(*(values[-num_moves:] for values in moves))
+    chains, _ = climb.run(generator, chains, end._replace(increments=end.increments * 0.0))
+    return chains, total
