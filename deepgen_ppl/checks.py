@@ -394,6 +394,25 @@ def check_local(sites: Sequence[str], batch_size: int) -> None:
         )
 
 
+def check_known(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse values for parameters that neither model nor guide has.
+
+    Args:
+        given: names the values were given under.
+        known: names of the parameters and of mutable state.
+
+    Raises:
+        ValueError: naming them.
+    """
+    known = list(known)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(
+            f"params holds {quote(unknown)}, which neither the model nor the guide has (their "
+            f"parameters: {quote(known) or 'none'}). Correct the names, or leave them out."
+        )
+
+
 def check_points(sites: Sequence[str]) -> None:
     """Refuse to weigh draws from a guide that is a point, as a MAP guide is.
 

@@ -1,9 +1,14 @@
 """Importance sampling: exact log evidence, weights per datum or of the whole data, chunks."""
 
+import signal
+import threading
+import time
 from types import ModuleType
 
 import numpy as np
 import pytest
+
+from deepgen_ppl import checks
 
 X = np.random.default_rng(2).normal(1.0, 1.0, 12).astype(np.float32)
 SLOPE = {"slope": np.float32(0.4)}
@@ -126,3 +131,48 @@ def test_nan_is_refused(dg: ModuleType, zoo: ModuleType) -> None:
     bad = np.where(np.arange(len(X)) == 4, np.nan, X)
     with pytest.raises(ValueError, match="data argument 'x' holds NaN in 1 of 12 rows: 4"):
         dg.importance(zoo.local_normal, zoo.local_normal_guide, bad, params=SLOPE)
+
+
+def test_values_of_unknown_parameters_are_refused(dg: ModuleType, zoo: ModuleType) -> None:
+    params = {**SLOPE, "slop": np.float32(0.1)}
+    message = r"params holds 'slop', which neither the model nor the guide has .*'slope'"
+    with pytest.raises(ValueError, match=message):
+        local(dg, zoo, params=params)
+    with pytest.raises(ValueError, match=message):
+        dg.predict(zoo.local_normal, X, guide=zoo.local_normal_guide, params=params)
+    fit = dg.svi(zoo.local_normal, zoo.local_normal_guide, X, num_steps=2, progress=False)
+    fit.params["slop"] = params["slop"]
+    with pytest.raises(ValueError, match="'slop'"):
+        fit.posterior(num_samples=3)
+
+
+@pytest.mark.parametrize(
+    ("model", "num_particles", "unit"),
+    [("local_normal", 20_000, "rows"), ("normal_mean", 1_000_000, "particles")],
+)
+def test_ctrl_c_says_how_far_it_was(
+    dg: ModuleType,
+    zoo: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    num_particles: int,
+    unit: str,
+) -> None:
+    pressed: list[float] = []
+
+    def press() -> None:
+        pressed.append(time.monotonic())
+        signal.raise_signal(signal.SIGINT)
+
+    timer = threading.Timer(4.0, press)
+    monkeypatch.setattr(checks, "check_points", lambda sites: timer.start())  # before the draws
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    options = {"num_particles": num_particles, "keep_draws": False}
+    message = rf"importance interrupted after \d+ of \d+ {unit}; nothing is kept"
+    try:
+        with pytest.raises(KeyboardInterrupt, match=message):
+            dg.importance(getattr(zoo, model), None, np.zeros(60_000, np.float32), **options)
+        assert time.monotonic() - pressed[0] < 3.0
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, before)

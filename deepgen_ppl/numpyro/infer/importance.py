@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from deepgen_ppl import checks
 from deepgen_ppl.evidence import evidence, resample
+from deepgen_ppl.loop import explained
 from deepgen_ppl.numpyro.compilation import build_of, compiled
 from deepgen_ppl.numpyro.probes import check_rows_independent, points
 from deepgen_ppl.numpyro.program import (
@@ -71,8 +72,10 @@ def importance(
         The weighted draws and the evidence with its standard error, ESS and Pareto k.
 
     Raises:
-        ValueError: bad data, sites that do not match, parameters without a value, a guide
-            that is a point (MAP), NaN weights.
+        KeyboardInterrupt: Ctrl-C, saying how far it was.
+        ValueError: bad data, sites that do not match, parameters without a value,
+            values of parameters that neither model nor guide has, a guide that is a point (MAP),
+            NaN weights.
 
     Cost:
         K passes over the data in chunks of bounded memory; beside it K x N weights and the draws.
@@ -103,9 +106,10 @@ def importance(
     checks.check_points(points(pair, values, inputs, key))
     by_row = pair.local and check_rows_independent(pair, values, inputs, random.fold_in(key, 1))
     sampler = _Sampler(pair, values, inputs, num_particles, keep_draws, by_row)
-    log_w, draws, stats = (
-        sampler.rows(key, batch_size, num_draws) if by_row else sampler.whole(key, num_draws)
-    )
+    with explained("importance", lambda: sampler.done):
+        log_w, draws, stats = (
+            sampler.rows(key, batch_size, num_draws) if by_row else sampler.whole(key, num_draws)
+        )
     row_dim = pair.model.data_plates[0] if by_row else None
     found = evidence(log_w, rows=row_dim)
     weights = None if num_draws is not None else log_w[None]
@@ -156,7 +160,9 @@ def judge_guide(
 
 
 def check_learned(pair: Pair, values: Mapping[str, Any]) -> None:
-    """Refuse to run a program whose parameters have no learned value.
+    """Refuse to run a program whose parameters have no learned value, or not under these names.
+
+    Without a guide the values may be those of one, as in a `Fit`.
 
     Raises:
         ValueError: naming them.
@@ -168,6 +174,9 @@ def check_learned(pair: Pair, values: Mapping[str, Any]) -> None:
         raise ValueError(
             f"no learned value for {names}. Pass params= a Fit, or a dict of values by name."
         )
+    if pair.guide is not None:
+        fixed = [name for program in pair.programs for name in program.fixed]
+        checks.check_known(values, dict.fromkeys([*needed, *fixed]))
 
 
 class _Sampler:
@@ -179,7 +188,7 @@ class _Sampler:
         self.num_particles, self.keep_draws, self.by_row = num_particles, keep_draws, by_row
         sizes = [int(np.prod(site.shape)) for site in pair.model.sites.values()]
         sizes += [int(np.prod(site.shape)) for p in pair.programs[1:] for site in p.sites.values()]
-        self.build = build_of(pair)
+        self.build, self.done = build_of(pair), "0 particles"
         self.numbers = 8 * sum(sizes) + 1  # of one particle; layers of networks counted roughly
 
     def rows(self, key: Array, batch_size: int | None, num_draws: int | None,
@@ -201,6 +210,7 @@ class _Sampler:
 
         parts, kept = [], []
         for start in range(0, len(chosen), length):
+            self.done = f"{start} of {len(chosen)} rows"
             rows = chosen[np.minimum(np.arange(start, start + length), len(chosen) - 1)]
             used = min(length, len(chosen) - start)
             keys = random.split(random.fold_in(key, start), self.num_particles)
@@ -250,6 +260,8 @@ class _Sampler:
         for start in range(0, self.num_particles, count):
             index = np.minimum(np.arange(start, start + count), self.num_particles - 1)
             used = min(count, self.num_particles - start)
+            if rows is None:
+                self.done = f"{start} of {self.num_particles} particles"
             found = jax.device_get(run(*args, keys[index]))
             parts.append(jax.tree.map(lambda leaf, used=used: leaf[:used], found))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deepgen_ppl import checks
 from deepgen_ppl.evidence import evidence, resample
+from deepgen_ppl.loop import explained
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer.train import mix
@@ -65,8 +66,10 @@ def importance(
         The weighted draws and the evidence with its standard error, ESS and Pareto k.
 
     Raises:
-        ValueError: bad data, sites that do not match, parameters without a value, a guide
-            that is a point (MAP), NaN weights.
+        KeyboardInterrupt: Ctrl-C, saying how far it was.
+        ValueError: bad data, sites that do not match, parameters without a value,
+            values of parameters that neither model nor guide has, a guide that is a point (MAP),
+            NaN weights.
 
     Cost:
         K passes over the data in chunks of bounded memory, vectorised where the program allows it;
@@ -93,10 +96,10 @@ def importance(
     checks.check_points(_points(pair, values, tensors, seed))
     by_row = pair.local and _independent(pair, values, tensors, seed)
     sampler = _Sampler(pair, values, tensors, num_particles, keep_draws, by_row)
-    if by_row:
-        log_w, draws, stats = sampler.rows(seed, batch_size, num_draws)
-    else:
-        log_w, draws, stats = sampler.whole(seed, num_draws)
+    with explained("importance", lambda: sampler.done):
+        log_w, draws, stats = (
+            sampler.rows(seed, batch_size, num_draws) if by_row else sampler.whole(seed, num_draws)
+        )
     row_dim = pair.model.data_plates[0] if by_row else None
     found = evidence(log_w, rows=row_dim)
     weights = None if num_draws is not None else log_w[None]
@@ -157,6 +160,8 @@ def _prepare(
     pair = read_pair(
         model, guide, data, model_kwargs=model_kwargs, params=learned, seed=seed, **options
     )
+    if guide is not None and params is not None:
+        checks.check_known(learned or {}, pair.params)
     device = data_.device_of(pair.modules)
     return pair, resolve(pair.params, learned), data_.to_tensors(data, device)
 
@@ -179,6 +184,7 @@ class _Sampler:
         self.pair, self.values, self.data = pair, dict(values), data
         self.num_particles, self.keep_draws, self.by_row = num_particles, keep_draws, by_row
         sizes = [int(np.prod(site.shape)) for p in pair.programs for site in p.sites.values()]
+        self.done = "0 particles"
         self.numbers = 8 * sum(sizes) + 1  # of one particle; layers of networks counted roughly
 
     def rows(self, seed: int, batch_size: int | None, num_draws: int | None,
@@ -192,6 +198,7 @@ class _Sampler:
         count = int(np.clip(_CHUNK_NUMBERS / (per_row * length), 1, self.num_particles))
         parts, kept = [], []
         for start in range(0, len(chosen), length):
+            self.done = f"{start} of {len(chosen)} rows"
             rows = torch.as_tensor(chosen[start : start + length])
             log_w, _, draws = self._particles(mix(seed, 2, start), count, rows)
             if num_draws is not None:
@@ -232,6 +239,8 @@ class _Sampler:
         ):
             for start in range(0, self.num_particles, count):
                 used = min(count, self.num_particles - start)
+                if rows is None:
+                    self.done = f"{start} of {self.num_particles} particles"
                 w = particles(self.pair, self.values, self.data, rows, used)
                 log_w.append((w.rows if self.by_row else w.total).cpu().numpy())
                 log_q += [] if w.log_q is None else [w.log_q.cpu().numpy()]

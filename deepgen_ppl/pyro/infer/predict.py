@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepgen_ppl import datatree
+from deepgen_ppl import checks, datatree
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import program as program_
@@ -78,6 +78,8 @@ def predict(
     options: dict[str, Any] = {"model_kwargs": model_kwargs, "params": learned, "seed": seed}
     with private_store():
         pair = program_.read_pair(model, guide, data, **options, prior=True, partial=True)
+        if guide is not None and params is not None:
+            checks.check_known(learned or {}, pair.params)
         program, values = pair.model, resolve(pair.params, learned)
         latents, shape = _latents(program, posterior, num_samples)
         drawn = latents if pair.guide is None else pair.guide.latents
