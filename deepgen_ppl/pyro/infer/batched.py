@@ -142,6 +142,11 @@ def batched(
     return made
 
 
+def obstacle(potential: Callable[..., Tensor], layout: Layout, points: Tensor) -> str:
+    """Return what keeps a potential from being vectorised over chains; empty where nothing does."""
+    return _vectorised(lambda position: potential(layout.split((position,))), [points])[1]
+
+
 def _vectorised(
     energy: Callable[..., Tensor], rows: list[Tensor]
 ) -> tuple[Callable[..., Any], str]:

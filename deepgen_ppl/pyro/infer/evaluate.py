@@ -26,6 +26,7 @@ def over_draws(
     seed: int | None = None,
     copies: int = 1,
     pure: bool = False,
+    chunk: int = _CHUNK_DRAWS,
 ) -> dict[str, np.ndarray]:
     """Map a function of one draw over all draws, vectorised where the program allows it, in chunks.
 
@@ -35,6 +36,7 @@ def over_draws(
         seed: Seed of what `fn` draws itself.
         copies: How many arrays of the size of its result it holds at a time.
         pure: Whether `fn` draws nothing, so that its flat graph may stand in for it.
+        chunk: Most draws that are mapped together.
 
     Returns:
         Arrays of shape `(S, ...)` on the host.
@@ -49,7 +51,7 @@ def over_draws(
             stack.enter_context(context)
         stack.enter_context(private_store())
         numbers = copies * sum(value.numel() for value in fn(first).values())
-        chunk = max(1, min(size, _CHUNK_DRAWS, _CHUNK_NUMBERS // max(numbers, 1)))
+        chunk = max(1, min(size, chunk, _CHUNK_NUMBERS // max(numbers, 1)))
         stack.enter_context(few_threads(chunk * numbers))
         for start in range(0, size, chunk):
             part = {name: value[start : start + chunk] for name, value in tensors.items()}
@@ -172,7 +174,6 @@ def evaluators(
         https://arxiv.org/abs/1412.7461
     """
     latents = program.latents
-    continuous = [name for name, site in latents.items() if not site.is_discrete]
     discrete = [site for site in latents.values() if site.is_discrete]
 
     def kept(draws: Draws) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def evaluators(
         return _preserving(program, one, kept(draws), seed)
 
     def integrated(draws: Draws) -> dict[str, np.ndarray]:
-        given = {name: value for name, value in draws.items() if name in continuous}
+        given = kept(draws)
         if not given:  # all is summed out, and the draws only tell how many answers are wanted
             given = {"draw number": np.arange(len(next(iter(draws.values()))))}
         from deepgen_ppl.pyro.infer import local

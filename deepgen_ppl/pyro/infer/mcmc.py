@@ -1,4 +1,4 @@
-"""The verb `mcmc`: Pyro's kernels on a program's potential, several chains, traced once."""
+"""The verb `mcmc`: chains on a program's potential, one by one or all at once, traced once."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,11 +14,14 @@ from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro import program as program_
-from deepgen_ppl.pyro.infer import evaluate, gradient
+from deepgen_ppl.pyro.infer import evaluate, gradient, vectorized
 from deepgen_ppl.pyro.infer import kernel as kernel_
+from deepgen_ppl.pyro.infer import space as space_
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, resolve
 
 _TRIES = 100
+_NUM_CHAINS = 4
+_FEW = 16  # chains below which "auto" takes Pyro's kernel
 
 
 def mcmc(
@@ -27,7 +30,7 @@ def mcmc(
     kernel: Any = "nuts",
     num_warmup: int = 1000,
     num_samples: int = 1000,
-    num_chains: int = 4,
+    num_chains: int | None = None,
     thinning: int = 1,
     target_accept_prob: float | None = None,
     init_strategy: Callable[..., Any] | None = None,
@@ -35,9 +38,12 @@ def mcmc(
     model_kwargs: Mapping[str, Any] | None = None,
     chain_method: str = "auto",
     progress: bool = True,
+    init: Any = None,
+    neutra: Any = None,
+    adaptation: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Posterior:
-    r"""Draw the latent sites of a model from their posterior by Hamiltonian Monte Carlo.
+    r"""Draw the latent sites of a model from their posterior by Markov chains.
 
     The chain moves on the unconstrained space under the potential energy
 
@@ -48,14 +54,22 @@ def mcmc(
     sampling; where a model cannot be traced, it is run itself. `posterior.attrs["compiled"]` says
     which it was and `["compiled_reason"]` why.
 
+    Vectorised kernels move all chains together and adapt step size, covariance and trajectory
+    length over all of them; hundreds of chains are normal. When these have not mixed, a warning
+    says so.
+
     Args:
         model: A Pyro program.
         *data: Its data, with rows on the leading axis.
         kernel: `"nuts"`, `"hmc"`, a kernel class of Pyro, or `functools.partial` of one with
-            options, as `partial(NUTS, max_tree_depth=8, full_mass=True)`.
+            options, as `partial(NUTS, max_tree_depth=8, full_mass=True)`; vectorised `"chees"`,
+            `"mala"`, `"rwm"`, `"langevin"` (whose draws are biased), or their options, as
+            `ChEES(max_num_steps=32)`; or `"auto"`, which picks `"chees"` where the model can be
+            vectorised and `"nuts"` elsewhere, and says why in `posterior.attrs["kernel_reason"]`.
         num_warmup: Steps of adaptation of each chain, not kept.
         num_samples: Steps of each chain after it.
-        num_chains: Number of chains, run one after the other.
+        num_chains: Number of chains; when None, 4 that run one after the other, or 64 of a
+            vectorised kernel.
         thinning: Keep every so-manyth step: `num_samples // thinning` draws of each chain.
         target_accept_prob: Acceptance rate the step size is adapted to; the kernel's own (0.8) when
             None.
@@ -63,27 +77,41 @@ def mcmc(
             unconstrained space when None.
         params: Learned values of the model's parameters: a dict or a `Fit`.
         model_kwargs: Constants passed to the model by name.
-        chain_method: `"auto"` or `"sequential"`: Pyro's kernels move one chain at a time.
+        chain_method: `"auto"`, or `"sequential"` and `"vectorized"`, which the kernel tells: Pyro's
+            move one chain at a time, ours all of them.
         progress: Whether to show a progress bar over all chains.
+        init: A posterior or a `Fit` whose draws the chains start from.
+        neutra: A `Fit` of an autoguide with a transform, such as `AutoMultivariateNormal` or
+            `AutoIAFNormal`: chains walk on the space that it maps to the model's (NeuTra).
+        adaptation: `posterior.adaptation` of an earlier run, for a vectorised kernel to begin with;
+            with `num_warmup=0` it is used as it is.
         seed: Seed of chains and starting points. The user's random state is left alone.
 
     Returns:
         A posterior with draws of the latent and deterministic sites and ArviZ's sample statistics.
 
     Raises:
-        TypeError: The kernel is an instance, which is bound to a model.
+        TypeError: The kernel is an instance of Pyro's, which is bound to a model, or `neutra` is
+            the fit of a guide without a transform.
         ValueError: The model has no continuous latent site, a discrete one cannot be enumerated, it
             subsamples, or its density is not finite at any starting point: the message names the
             first such site.
 
     Cost:
-        0.1 to 1 s to trace, then one gradient for each leapfrog step.
+        0.1 to 1 s to trace, then one gradient for each leapfrog step, of all chains at once with
+        a vectorised kernel. Long runs of these are compiled, which takes about 10 s.
 
     References:
         Hoffman and Gelman: The No-U-Turn Sampler. JMLR 15, 2014. https://arxiv.org/abs/1111.4246
 
         Betancourt: A Conceptual Introduction to Hamiltonian Monte Carlo. 2017.
         https://arxiv.org/abs/1701.02434
+
+        Hoffman, Radul, Sountsov: An adaptive-MCMC scheme for setting trajectory lengths in
+        Hamiltonian Monte Carlo. AISTATS 2021. https://proceedings.mlr.press/v130/hoffman21a.html
+
+        Hoffman et al.: NeuTra-lizing bad geometry in Hamiltonian Monte Carlo using neural
+        transport. 2019. https://arxiv.org/abs/1903.03704
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -96,58 +124,122 @@ def mcmc(
         >>> bool(abs(posterior.draws["mean"].mean() - 1.8) < 0.1)
         True
     """
+    checks.check_target(target_accept_prob)
+    ours, native, why = _engine(kernel, target_accept_prob, num_chains)
+    if num_chains is None:
+        num_chains = _NUM_CHAINS if ours is None else vectorized.NUM_CHAINS
     counts = {"num_samples": num_samples, "num_chains": num_chains, "thinning": thinning}
     _check_counts(num_warmup=num_warmup, **counts)
-    if chain_method not in ("auto", "sequential"):
-        raise ValueError(f"chain_method must be 'auto' or 'sequential', not {chain_method!r}.")
-    checks.check_target(target_accept_prob)
-    kernel_class, options = kernel_.resolve(kernel, target_accept_prob)
-    init_strategy = init_strategy or options.get("init_strategy")
+    _check_method(chain_method, ours, adaptation)
     data = data_.to_tensors(data)
     fn, bound, _ = program_.unwrap(model)
     data_.check(data_.argument_names(fn, len(bound), len(data)), data)
-    learned = given(params)
-    program = program_.read(model, data, model_kwargs=model_kwargs, params=learned, seed=seed)
+    learned = given(neutra if params is None else params)
+    options: dict = {"model_kwargs": model_kwargs, "params": learned, "seed": seed}
+    program = program_.read(model, data, **options)
     _check_program(program)
     values = resolve(program.params, learned)
-    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(num_chains, np.uint32)]
     numbers = sum(value.numel() for value in data if isinstance(value, Tensor))
     with private_store(), preserved(program.modules), evaluate.few_threads(numbers):
-        energy, constrain, init = program_.potential(program, values, data)
+        space = space_.of_program(program, values, data)
+        if neutra is not None:
+            space = space_.of_fit(space, neutra, model, data, options)
+        if kernel == "auto":
+            ours, why = vectorized.choose(space, ours, why, seed)
+            num_chains = num_chains if ours is not None else min(num_chains, _NUM_CHAINS)
+        points = space_.points(init, space, program, data, num_chains, seed)
 
-        def describe(z: dict[str, Tensor]) -> str:
-            return _first_bad_site(program, values, data, constrain(z))
+        def describe(latents: dict[str, Tensor]) -> str:
+            return _first_bad_site(program, values, data, latents)
 
-        starts = [_start(energy, init, init_strategy, s, describe) for s in seeds]
-        layout = gradient.Layout.of(starts[0], kernel_.dense_blocks(options))
-        began = time.perf_counter()
-        others = [init(s + 1) for s in seeds[:2]]
-        dense = kernel_.is_dense(layout, options)
-        traced = gradient.trace(energy, layout, [*starts[:2], *others], dense)
-        compiled = time.perf_counter()
-        drawn, stats = _drive(
-            lambda: kernel_.build(kernel_class, options, layout, traced),
-            [layout.join(start) for start in starts],
-            seeds,
-            (num_warmup, num_samples, thinning),
-            progress,
-        )
-        sampled = time.perf_counter()
-        draws = evaluate.over_draws(constrain, layout.split(drawn))
+        lengths = (num_warmup, num_samples, thinning)
+        shared: dict = {"describe": describe, "points": points, "progress": progress, "seed": seed}
+        shared |= {"strategy": init_strategy}
+        if ours is None:
+            found = _one_by_one(native, space, lengths, num_chains, **shared)
+        else:
+            shared["adaptation"] = adaptation
+            found = vectorized.sample(ours, space, lengths, num_chains, **shared)
     return Posterior(
-        {name: value.reshape(num_chains, -1, *value.shape[1:]) for name, value in draws.items()},
-        stats=stats,
+        {name: x.reshape(num_chains, -1, *x.shape[1:]) for name, x in found.draws.items()},
+        stats=found.stats,
         method="mcmc",
         **evaluate.fields(program, values, data, seed=seed),
-        attrs={
-            "kernel": kernel_class.__name__,
-            "compiled": traced.compiled,
-            "compiled_reason": traced.reason,
-            "compile_seconds": compiled - began,
-            "sampling_time": sampled - compiled,
-            "tuning_steps": num_warmup,
-        },
+        adaptation=found.adaptation,
+        attrs=found.attrs | ({"kernel_reason": why} if why else {}),
     )
+
+
+def _engine(
+    kernel: Any, target: float | None, num_chains: int | None
+) -> tuple[vectorized.Options | None, tuple[type, dict[str, Any]], str]:
+    """Return the vectorised kernel that is meant, Pyro's for where it is none, and why."""
+    if kernel != "auto":
+        ours = vectorized.resolve(kernel, target)
+        return ours, kernel_.resolve("nuts" if ours is not None else kernel, target), ""
+    native = kernel_.resolve("nuts", target)
+    if num_chains is not None and num_chains < _FEW:
+        why = f"nuts: {num_chains} chains are too few to learn a covariance from"
+        return None, native, why
+    return vectorized.resolve("chees", target), native, ""
+
+
+def _one_by_one(
+    native: tuple[type, dict[str, Any]],
+    space: space_.Space,
+    lengths: tuple[int, int, int],
+    num_chains: int,
+    *,
+    describe: Callable[[dict[str, Tensor]], str],
+    points: list[dict[str, Tensor]] | None,
+    strategy: Callable[..., Any] | None,
+    progress: bool,
+    seed: int,
+) -> vectorized.Sampled:
+    """Run the chains of a kernel of Pyro."""
+    kernel_class, options = native
+    strategy = strategy or options.get("init_strategy")
+    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(num_chains, np.uint32)]
+    starts = [
+        _start(space, strategy, s, describe, None if points is None else points[i])
+        for i, s in enumerate(seeds)
+    ]
+    layout = gradient.Layout.of(starts[0], kernel_.dense_blocks(options))
+    began = time.perf_counter()
+    others = [space.init(s + 1) for s in seeds[:2]]
+    dense = kernel_.is_dense(layout, options)
+    traced = gradient.trace(space.energy, layout, [*starts[:2], *others], dense)
+    compiled = time.perf_counter()
+    drawn, stats = _drive(
+        lambda: kernel_.build(kernel_class, options, layout, traced),
+        [layout.join(start) for start in starts],
+        seeds,
+        lengths,
+        progress,
+    )
+    sampled = time.perf_counter()
+    draws = evaluate.over_draws(space.constrain, layout.split(drawn))
+    attrs = {
+        "kernel": kernel_class.__name__,
+        "compiled": traced.compiled,
+        "compiled_reason": traced.reason,
+        "compile_seconds": compiled - began,
+        "sampling_time": sampled - compiled,
+        "tuning_steps": lengths[0],
+    }
+    return vectorized.Sampled(draws, stats, None, attrs)
+
+
+def _check_method(chain_method: str, ours: Any, adaptation: Any) -> None:
+    known = ("auto", "sequential" if ours is None else "vectorized")
+    if chain_method not in known:
+        raise ValueError(
+            f"chain_method must be 'auto' or '{known[1]}' with this kernel, not {chain_method!r}."
+        )
+    if adaptation is not None and ours is None:
+        raise ValueError(
+            "adaptation= is for vectorised kernels such as kernel='chees'; Pyro's adapt anew."
+        )
 
 
 def _check_counts(**counts: int) -> None:
@@ -178,24 +270,25 @@ def _check_program(program: program_.Program) -> None:
 
 
 def _start(
-    energy: Callable[..., Tensor],
-    init: Callable[..., dict[str, Tensor]],
+    space: space_.Space,
     strategy: Callable[..., Any] | None,
     seed: int,
     describe: Callable[[dict[str, Tensor]], str],
+    point: dict[str, Tensor] | None,
 ) -> dict[str, Tensor]:
-    """Return a starting point of finite energy and gradient."""
+    """Return a starting point of finite energy and gradient: the given one if it is."""
     z: dict[str, Tensor] = {}
     for attempt in range(_TRIES):
-        z = init(seed + 7919 * attempt, strategy)
+        z = space.init(seed + 7919 * attempt, strategy) if point is None or attempt else point
         leaves = {name: value.detach().requires_grad_(True) for name, value in z.items()}
-        value = energy(leaves)
+        value = space.energy(leaves)
         if bool(torch.isfinite(value)):
             grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
             if all(g is not None and bool(torch.isfinite(g).all()) for g in grads):
                 return {name: leaf.detach() for name, leaf in leaves.items()}
     raise ValueError(
-        f"No starting point of finite density in {_TRIES} tries: {describe(z)}. Check the data "
+        f"No starting point of finite density in {_TRIES} tries: {describe(space.constrain(z))}. "
+        "Check the data "
         "against the supports, "
         "or pass an init_strategy."
     )
