@@ -237,7 +237,7 @@ def upwards(schedule: Schedule, num_moves: int = 1) -> Moves:
     return Moves(again[0], increments.reshape(-1, *betas.shape[1:]), again[1], again[2])
 
 
-def downwards(schedule: Schedule, num_first: int = 0) -> Moves:
+def downwards(schedule: Schedule) -> Moves:
     r"""Return the moves of reverse annealing, from an exact draw of the target to the reference.
 
     \[ \log w = \sum_{t=1}^T (\beta_t - \beta_{t-1}) \, \delta(z_{t-1}), \qquad
@@ -247,23 +247,15 @@ def downwards(schedule: Schedule, num_first: int = 0) -> Moves:
 
     Args:
         schedule: The temperatures.
-        num_first: Transitions of the target that come before it, by which chains that begin at the
-            same draw move apart; each of them remains an exact draw.
     """
-    betas, last = schedule.temperatures, np.diff(schedule.temperatures, axis=0)
+    betas, steps = schedule.temperatures, np.diff(schedule.temperatures, axis=0)
     still = np.zeros_like(betas[:1])
     return Moves(
-        np.concatenate([np.repeat(betas[-1:], num_first, axis=0), betas[:0:-1], betas[1:2]]),
-        np.concatenate([np.repeat(still, num_first + 1, axis=0), last[::-1]]),
-        np.concatenate(
-            [np.repeat(schedule.step_sizes[-1:], num_first, axis=0), schedule.step_sizes[:0:-1],
-             still]
-        ),
-        np.concatenate(
-            [np.repeat(schedule.scales[-1:], num_first, axis=0), schedule.scales[:0:-1],
-             schedule.scales[1:2]]
-        ),
-    )  # fmt: skip
+        np.concatenate([betas[:0:-1], betas[1:2]]),
+        np.concatenate([still, steps[::-1]]),
+        np.concatenate([schedule.step_sizes[:0:-1], still]),
+        np.concatenate([schedule.scales[:0:-1], schedule.scales[1:2]]),
+    )
 
 
 def padded(moves: Moves, start: int, length: int) -> Moves:
@@ -366,4 +358,46 @@ def check_fraction(fraction: float, num_particles: int, num_islands: int) -> Non
         raise ValueError(
             f"num_particles={num_particles} must be a multiple of num_islands={num_islands}, which "
             "must be at least 2: the islands' spread gives the standard error."
+        )
+
+
+def staying(schedule: Schedule, num: int) -> Moves:
+    """Return transitions of the target.
+
+    Args:
+        schedule: The temperatures, of which the last counts.
+        num: Number of transitions.
+    """
+    last = (schedule.temperatures, schedule.temperatures, schedule.step_sizes, schedule.scales)
+    moves = Moves(*(np.repeat(part[-1:], num, axis=0) for part in last))
+    return moves._replace(increments=np.zeros_like(moves.increments))
+
+
+def check_simulated(
+    observed: Sequence[str], arguments: Sequence[str], factors: Sequence[str]
+) -> None:
+    """Refuse to simulate the data of a model that does not say how they are drawn.
+
+    Args:
+        observed: its observed sites.
+        arguments: those of them whose values are a data argument as it is.
+        factors: its factors.
+
+    Raises:
+        ValueError: naming the sites and the cure.
+
+    Example:
+        >>> check_simulated(["x"], ["x"], [])
+    """
+    other = [name for name in observed if name not in arguments]
+    if factors or not observed:
+        raise ValueError(
+            f"simulate=True needs a model whose data are observed sites; it has "
+            f"{quote(observed) or 'none'} and the factors {quote(factors) or 'none'}, from which "
+            "nothing can be drawn. Use simulate=False."
+        )
+    if other:
+        raise ValueError(
+            f"simulate=True needs observed sites whose values are data arguments as they are; "
+            f"{quote(other)} is none of them. Pass what it observes as a data argument."
         )

@@ -70,6 +70,32 @@ def energy_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, "c
     )
 
 
+def classic_rhat(
+    draws: Float[np.ndarray, "chain draw *shape"],
+) -> Float[np.ndarray, "*shape"]:
+    """Potential scale reduction of each element, of many at once; inf where chains never move.
+
+    Args:
+        draws: Draws of some chains.
+
+    References:
+        Gelman and Rubin: Inference from iterative simulation using multiple sequences. Statistical
+        Science 7(4), 1992. https://doi.org/10.1214/ss/1177011136
+
+    Example:
+        >>> draws = np.random.default_rng(0).normal(size=(8, 50, 3))
+        >>> bool(classic_rhat(draws).max() < 1.1)
+        True
+    """
+    num = draws.shape[1]
+    draws = np.asarray(draws, np.float64)
+    within = draws.var(axis=1, ddof=1).mean(axis=0)
+    between = draws.mean(axis=1).var(axis=0, ddof=1)
+    with np.errstate(all="ignore"):
+        found = np.sqrt((num - 1) / num + between / within)
+    return np.where(within > 0.0, found, np.where(between > 0.0, np.inf, 1.0))
+
+
 def _chain_statistics(series: Float[np.ndarray, "chain draw"]) -> dict[str, float]:
     from arviz_stats.base import array_stats
 
