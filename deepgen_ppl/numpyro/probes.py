@@ -49,8 +49,8 @@ def check_rows_independent(
     def moved(inputs: Inputs, values: dict[str, Any], key: Array) -> tuple[Inputs, dict, dict]:
         draws = [_draw(pair, inputs, values, subkey, rows) for subkey in random.split(key, 5)]
         others = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *draws[1:])
-        swapped = _with_row(inputs.data, inputs.data, middle)
-        return inputs._replace(data=swapped), draws[0], _with_row(draws[0], others, middle)
+        swapped = with_row(inputs.data, inputs.data, middle)
+        return inputs._replace(data=swapped), draws[0], with_row(draws[0], others, middle)
 
     def by_row(inputs: Inputs, values: dict[str, Any], key: Array, held: dict) -> Array:
         held = {n: jnp.moveaxis(value, 0, _row_axis(pair, n)) for n, value in held.items()}
@@ -86,7 +86,7 @@ def _row_axis(pair: Pair, name: str) -> int:
     return next(i for i, plate in enumerate(plates) if plate in program.data_plates)
 
 
-def _with_row(values: Any, others: Any, row: int) -> Any:
+def with_row(values: Any, others: Any, row: int) -> Any:
     """Return arrays whose row is another's: the one that differs from it in most of them."""
     arrays = [
         (v, o) for v, o in zip(*map(jax.tree.leaves, (values, others)), strict=True) if v.ndim

@@ -52,9 +52,9 @@ def check_rows_independent(
     with torch.no_grad(), private_store(), preserved(pair.modules), forked_rng(key):
         drawn, *others = (_draw(pair, params, data, rows) for _ in range(5))
         other = {name: torch.cat([values[name] for values in others]) for name in drawn}
-        moved = _with_row(drawn, other, middle)
+        moved = with_row(drawn, other, middle)
         arrays = {str(i): value for i, value in enumerate(data) if data_.has_rows(value)}
-        arrays = _with_row(arrays, arrays, middle)
+        arrays = with_row(arrays, arrays, middle)
         swapped = tuple(arrays.get(str(i), value) for i, value in enumerate(data))
         axes = {name: _row_axis(pair, name) for name in drawn}
         before, after = (
@@ -82,7 +82,7 @@ def _row_axis(pair: Pair, name: str) -> int:
     return site.plates.index(site.row_plate)
 
 
-def _with_row(
+def with_row(
     values: Mapping[str, Tensor], others: Mapping[str, Tensor], row: int
 ) -> dict[str, Tensor]:
     """Return arrays whose row is another's: the one that differs from it in most of them."""

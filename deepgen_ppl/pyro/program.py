@@ -235,6 +235,7 @@ def log_density(
     params: Mapping[str, Tensor],
     latents: Mapping[str, Tensor],
     data: Sequence[Any],
+    enumerated: Collection[str] = (),
 ) -> tuple[Tensor, Tensor]:
     r"""Return \(\log p(x, z)\) of given latents, by row of the data plate and shared.
 
@@ -243,14 +244,17 @@ def log_density(
         params: Constrained values by name.
         latents: Values of its latent sites; those left out are drawn.
         data: The full data.
+        enumerated: Discrete latents to sum out.
 
     Returns:
         Terms per row `(rows,)` and the sum of the others `()`.
     """
     size = data_.num_rows(data)
     with installed(program.params.values(), params) as answers:
-        run = call(program, data, answers, handlers.replay(latents))
-    return terms(run, program, size, size)
+        given = (answers, handlers.replay(latents))
+        if enumerated:
+            return enumerated_terms(program, data, enumerated, size, *given)
+        return terms(call(program, data, *given), program, size, size)
 
 
 def log_probs(

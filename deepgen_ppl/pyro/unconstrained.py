@@ -1,16 +1,13 @@
 """The unconstrained view of a program that MCMC walks on: energy, values, starting points."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from opt_einsum import shared_intermediates
 from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
-from pyro.ops.contract import contract_to_tensor
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
@@ -50,38 +47,22 @@ class Potential:
 
         Discrete sites, which must be the rows' own, are summed out.
         """
-        from deepgen_ppl.pyro.program import terms
+        from deepgen_ppl.pyro.program import log_density
 
-        values, log_dets = self.values(z)
-        program = self.program
+        values, _ = self.values(z)
         with private_store(), handlers.validation(False):
-            if self.evaluator is None:
-                total, _ = terms(self.run(values), program, program.num_rows, program.num_rows)
-            else:
-                with without_host_values():
-                    total = self._enumerated_rows(values)
+            total, _ = log_density(self.program, self.params, values, self.data, self.discrete)
+        return total + self.local_jacobian(z)
+
+    def local_jacobian(self, z: dict[str, Tensor]) -> Tensor:
+        """Return log |det J| of each row's own sites."""
+        _, log_dets = self.values(z)
+        total = torch.zeros(self.program.num_rows or 0)
         for name, site in self.continuous.items():
             if site.row_plate is not None:
                 axis = site.plates.index(site.row_plate)
                 log_det = log_dets[name]
                 total = total + log_det.movedim(axis, 0).reshape(len(total), -1).sum(1)
-        return total
-
-    def _enumerated_rows(self, values: Mapping[str, Tensor]) -> Tensor:
-        trace = self.enumerated(values)
-        assert self.evaluator is not None
-        factors = self.evaluator._get_log_factors(trace)
-        total: Tensor = torch.zeros(())
-        for plate in self.program.data_plates:
-            symbol = trace.plate_to_symbol[plate]
-            inside = OrderedDict((o, terms) for o, terms in factors.items() if symbol in o)
-            if inside:
-                with shared_intermediates() as cache:
-                    target = frozenset([symbol])
-                    rows = contract_to_tensor(
-                        inside, self.evaluator._enum_dims, target_ordinal=target, cache=cache
-                    )
-                total = total + rows.expand(self.program.num_rows or 0)
         return total
 
     def constrain(self, z: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -48,17 +48,22 @@ def own_values(x: Array) -> None:
         numpyro.sample("x", dist.Normal(value, 0.5), obs=x)
 
 
+enumerated_values = config_enumerate(own_values)
+
+
 def values_guide(x: Array) -> None:
     """The values alone."""
+    scale = numpyro.param("scale", 0.9)
     with numpyro.plate("data", len(x)):
-        numpyro.sample("value", dist.Normal(0.8 * x, 0.9))
+        numpyro.sample("value", dist.Normal(0.8 * x, scale))
 
 
 def values_and_coins(x: Array) -> None:
     """The values, and one of the discrete sites."""
+    scale = numpyro.param("scale", 0.9)
     with numpyro.plate("data", len(x)):
         numpyro.sample("coin", dist.Bernoulli(0.5 * jnp.ones(())))
-        numpyro.sample("value", dist.Normal(0.8 * x, 0.9))
+        numpyro.sample("value", dist.Normal(0.8 * x, scale))
 
 
 def one_group(x: Array) -> None:
@@ -101,3 +106,10 @@ def own_mask_coins_guide(x: Array, masked: Array) -> None:
     logits = numpyro.param("logits", 0.4 * jnp.ones(len(x)))
     with numpyro.plate("data", len(x)):
         numpyro.sample("b", dist.Bernoulli(logits=logits).mask(~masked))
+
+
+def far_guide(x: Array) -> None:
+    """A narrow guide of `local_normal` of the zoo, far from its posterior."""
+    shift = numpyro.param("shift", 3.0)
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(0.5 * x + shift, 0.05))

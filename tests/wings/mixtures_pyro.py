@@ -48,17 +48,22 @@ def own_values(x: Tensor) -> None:
         pyro.sample("x", dist.Normal(value, 0.5), obs=x)
 
 
+enumerated_values = config_enumerate(own_values)
+
+
 def values_guide(x: Tensor) -> None:
     """The values alone."""
+    scale = pyro.param("scale", torch.tensor(0.9))
     with pyro.plate("data", len(x)):
-        pyro.sample("value", dist.Normal(0.8 * x, 0.9))
+        pyro.sample("value", dist.Normal(0.8 * x, scale))
 
 
 def values_and_coins(x: Tensor) -> None:
     """The values, and one of the discrete sites."""
+    scale = pyro.param("scale", torch.tensor(0.9))
     with pyro.plate("data", len(x)):
         pyro.sample("coin", dist.Bernoulli(torch.tensor(0.5)))
-        pyro.sample("value", dist.Normal(0.8 * x, 0.9))
+        pyro.sample("value", dist.Normal(0.8 * x, scale))
 
 
 def one_group(x: Tensor) -> None:
@@ -101,3 +106,10 @@ def own_mask_coins_guide(x: Tensor, masked: Tensor) -> None:
     logits = pyro.param("logits", 0.4 * torch.ones(len(x)))
     with pyro.plate("data", len(x)):
         pyro.sample("b", dist.Bernoulli(logits=logits).mask(~masked))
+
+
+def far_guide(x: Tensor) -> None:
+    """A narrow guide of `local_normal` of the zoo, far from its posterior."""
+    shift = pyro.param("shift", torch.tensor(3.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0.5 * x + shift, 0.05))

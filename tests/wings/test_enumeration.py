@@ -49,9 +49,9 @@ def exact_per_row() -> np.ndarray:
 def test_each_datum_has_its_own_evidence(
     dg: ModuleType, programs: ModuleType, guide: str, batch_size: int | None
 ) -> None:
-    found = dg.importance(
-        programs.own_values, getattr(programs, guide), X, num_particles=4000, batch_size=batch_size
-    )
+    options = {"num_particles": 4000, "params": {"scale": np.float32(0.9)}}
+    guide_ = getattr(programs, guide)
+    found = dg.importance(programs.own_values, guide_, X, batch_size=batch_size, **options)
     evidence = found.evidence
     assert "group" not in found.draws
     assert ("coin" in found.draws) == (guide == "values_and_coins")
@@ -130,3 +130,46 @@ def test_masked_draws_keep_their_score(
     found = np.asarray(fit.params["logits"]) - 0.4
     assert (np.abs(found - exact) < 4.5 * error).all()
     assert (np.abs(exact[masked]) > 8 * error[masked]).all()
+
+
+def log_mean_exp(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log of the mean over draws of each datum, and its standard error."""
+    top = values.max(0)
+    parts = np.exp(values - top)
+    return np.log(parts.mean(0)) + top, parts.std(0) / parts.mean(0) / len(values) ** 0.5
+
+
+def test_integrated_likelihood_where_a_prior_is_a_mixture(
+    dg: ModuleType, programs: ModuleType, zoo: ModuleType
+) -> None:
+    options = {"num_steps": 1, "optim": zoo.sgd(0.0), "progress": False}
+    loss = programs.trace_enum()
+    fit = dg.svi(programs.enumerated_values, programs.values_guide, X, loss=loss, **options)
+    found = fit.posterior(num_samples=40).evaluate("log_likelihood")["x"][0]
+    estimate, error = log_mean_exp(np.asarray(found, float))
+    assert (error < 0.05).all()
+    assert (np.abs(estimate - exact_per_row()) < 5 * error).all()
+
+
+def test_integrated_likelihood_of_draws_that_miss_the_posterior(
+    dg: ModuleType, zoo: ModuleType, programs: ModuleType
+) -> None:
+    # Draws of a narrow guide far away: a proposal made of them alone would see nothing.
+    options = {"num_steps": 1, "optim": zoo.sgd(0.0), "progress": False}
+    fit = dg.svi(zoo.local_normal, programs.far_guide, X, **options)
+    found = fit.posterior(num_samples=40).evaluate("log_likelihood")["x"][0]
+    estimate, error = log_mean_exp(np.asarray(found, float))
+    assert (error < 0.1).all()
+    assert (np.abs(estimate - log_normal(X, np.zeros(1), 2**0.5)) < 5 * error).all()
+
+
+@pytest.mark.parametrize("name", ["random_walk", "coin_walk"])
+def test_rows_that_touch_each_other_are_not_integrated(
+    dg: ModuleType, zoo: ModuleType, name: str
+) -> None:
+    x = np.tile(X, 3)
+    found = dg.importance(getattr(zoo, name), None, x, num_particles=20)
+    assert found.row_dim is None
+    walked = np.cumsum(np.asarray(found.draws["z"], float), axis=-1)
+    likelihood = found.evaluate("log_likelihood")["x"]
+    np.testing.assert_allclose(likelihood, log_normal(x, walked, 1.0), rtol=1e-4, atol=1e-4)

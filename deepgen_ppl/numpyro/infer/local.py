@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +14,12 @@ from jax import random
 from jax.scipy.special import gammaln, logsumexp
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
+from numpyro.handlers import block
 
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.infer.evaluate import over_draws
+from deepgen_ppl.numpyro.probes import with_row
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.unconstrained import Potential, row_axis
 
@@ -39,22 +42,23 @@ def log_evidence(
 
     on the unconstrained space, where \(q_i\) is, half and half, the prior \(p(z_i \mid \theta_s)\)
     and a Student-t with 5 degrees of freedom, the mean of that datum's draws and their covariance
-    widened. It is exact when all local latents are discrete. Where rows share a local latent (a sum
-    over all of them, say), or one's support depends on other sites, nothing can be integrated and
-    the conditional log density of each observed site is returned.
+    widened; the Student-t alone where a prior is improper. It is exact when all local latents are
+    discrete. Where rows share a local latent (a sum over all of them, say), or one's support
+    depends on other sites, nothing can be integrated and the conditional log density of each
+    observed site is returned, or nothing where discrete latents have no draws.
 
     Args:
         program: the model.
         params: constrained values of its parameters, and its mutable state.
         inputs: its inputs.
-        draws: constrained draws of the continuous latents, shape `(S, ...)`.
+        draws: constrained draws of the latents, shape `(S, ...)`; discrete ones may be left out.
         seed: seed of the particles.
 
     Returns:
         One array `(S, N)`, named as the observed site (as the data plate if there are several).
 
     Cost:
-        128 runs of the model for each draw, vectorised; three when all local latents are discrete.
+        128 runs of the model for each draw, vectorised; one when all local latents are discrete.
     """
     continuous = {n: s for n, s in program.latents.items() if not s.is_discrete and n in draws}
     axes = {n: row_axis(program, s) for n, s in continuous.items()}
@@ -62,30 +66,38 @@ def log_evidence(
     label = next(iter(program.observed)) if len(program.observed) == 1 else program.data_plates[0]
     args = (dict(params), inputs)
     fixed = all(site.support is not None for site in continuous.values())
-    kept = {name: draws[name] for name in continuous}
+    discrete = tuple(name for name, site in program.latents.items() if site.is_discrete)
+    kept = {name: draws[name] for name in program.latents if name in draws}
 
     def unconstrained(draw: Any, key: Any, params: Any, inputs: Inputs) -> dict[str, Array]:
         sites = {name: program.sites[name].support for name in draw}
         return {n: biject_to(sites[n]).inv(value) for n, value in draw.items()}
 
     def exact(z: Any, key: Any, params: Any, inputs: Inputs) -> dict[str, Array]:
-        return {label: Potential(program, params, inputs).rows(z)}
+        place = {name: value for name, value in z.items() if name in continuous}
+        return {label: Potential(program, params, inputs).rows(place)}
 
     def conditional(draw: Any, key: Any, params: Any, inputs: Inputs) -> dict[str, Array]:
         found = program_.log_probs(program, params, draw, inputs)
         return {name: found[name] for name in program.observed}
 
-    if not fixed:
-        return over_draws(program.fn, "log_likelihood", conditional, kept, args)
-    z = over_draws(program.fn, "unconstrained", unconstrained, kept, args)
+    first = {name: draws[name][:1] for name in continuous}
+    if not fixed or _coupled(program, args, first or {"draw number": np.zeros(1)}):
+        complete = all(name in draws for name in program.latents)
+        return over_draws(program.fn, "conditional", conditional, kept, args) if complete else {}
+    z: dict[str, np.ndarray] = {"draw number": np.arange(len(next(iter(draws.values()))))}
+    if continuous:
+        z = {name: draws[name] for name in continuous}
+        z = over_draws(program.fn, "unconstrained", unconstrained, z, args)
     if not local:
-        return over_draws(program.fn, "log_likelihood", exact, z, args, copies=3)
-    if _coupled(program, args, {name: value[0] for name, value in z.items()}, local):
-        return over_draws(program.fn, "log_likelihood", conditional, kept, args)
+        return over_draws(program.fn, "log_likelihood", exact, z, args)
     proposal = StudentT.fit({name: z[name] for name in local}, local)
     layout = _Layout(
         {name: np.moveaxis(z[name], 1 + axis, 1).shape[2:] for name, axis in local.items()}, local
     )
+
+    proper = not any(program.sites[name].improper for name in local)
+    prior = replace(program, fn=block(program.fn, hide=[*program.observed, *program.factors]))
 
     def one(z: Any, key: Any, proposal: StudentT, params: Any, inputs: Inputs) -> dict[str, Array]:
         potential = Potential(program, params, inputs)
@@ -100,19 +112,21 @@ def log_evidence(
 
         def weigh(u: Float[Array, "N size"]) -> Float[Array, " N"]:
             point = {**shared, **layout.split(u)}
-            found = program_.log_probs(program, params, potential.values(point), inputs)
-            prior = sum(_per_row(found[name], axis) for name, axis in local.items())
-            prior = prior + potential.local_jacobian(point)
-            return potential.rows(point) - jnp.logaddexp(prior, proposal.log_prob(u)) + math.log(2)
+            here, jacobian = potential.values(point), potential.local_jacobian(point)
+            log_p, log_q = potential.rows(point), proposal.log_prob(u)
+            if not proper:
+                return log_p - log_q
+            log_prior, _ = program_.log_density(prior, params, here, inputs, enumerated=discrete)
+            return log_p - jnp.logaddexp(log_prior + jacobian, log_q) + math.log(2)
 
-        def pair(key: Array) -> Array:
+        def several(key: Array) -> Array:
             first, second = random.split(key)
-            return jax.vmap(weigh)(jnp.stack([prior_draw(first), proposal.sample(second)]))
+            drawn = [proposal.sample(second)] + ([prior_draw(first)] if proper else [])
+            return jax.vmap(weigh)(jnp.stack(drawn))
 
-        weights = jax.vmap(pair)(random.split(key, _NUM_PARTICLES // 2))
-        return {
-            label: logsumexp(weights.reshape(_NUM_PARTICLES, -1), axis=0) - math.log(_NUM_PARTICLES)
-        }
+        count = _NUM_PARTICLES // 2 if proper else _NUM_PARTICLES
+        weights = jax.vmap(several)(random.split(key, count)).reshape(_NUM_PARTICLES, -1)
+        return {label: logsumexp(weights, axis=0) - math.log(_NUM_PARTICLES)}
 
     args = (proposal, *args)
     return over_draws(program.fn, "log_evidence", one, z, args, seed, copies=_NUM_PARTICLES)
@@ -180,26 +194,30 @@ class StudentT(NamedTuple):
         return norm - 0.5 * (_DEGREES + size) * jnp.log1p((t**2).sum(-1) / _DEGREES)
 
 
-def _per_row(log_prob: Array, axis: int) -> Array:
-    moved = jnp.moveaxis(log_prob, axis, 0)
-    return moved.reshape(len(moved), -1).sum(1)
-
-
-def _coupled(
-    program: Program, args: Any, z: Mapping[str, np.ndarray], local: Mapping[str, int]
-) -> bool:
+def _coupled(program: Program, args: Any, point: Mapping[str, np.ndarray]) -> bool:
     """Tell whether moving one row's latents changes another row's log density."""
+    axes = {name: row_axis(program, site) for name, site in program.latents.items()}
+    local = {name: axis for name, axis in axes.items() if axis is not None}
 
-    def fn(z: Any, key: Any, params: Any, inputs: Inputs) -> dict[str, Array]:
-        potential = Potential(program, params, inputs)
+    def fn(point: Any, key: Any, params: Any, inputs: Inputs) -> dict[str, Array]:
         middle = inputs.num_rows // 2
-        moved = dict(z)
-        for name, axis in local.items():
-            rows = jnp.moveaxis(z[name], axis, 0).at[middle].add(0.5)
-            moved[name] = jnp.moveaxis(rows, 0, axis)
-        before, after = potential.rows(z), potential.rows(moved)
+        shared = {name: v for name, v in point.items() if name in axes and name not in local}
+
+        def draw(key: Array) -> dict[str, Array]:
+            options = {"redraw": (), "stand_in": True}
+            found = program_.simulate(program, params, inputs, key, shared, **options)
+            return {name: jnp.moveaxis(found[name], axis, 0) for name, axis in local.items()}
+
+        def density(rows: Mapping[str, Array]) -> Array:
+            moved = {name: jnp.moveaxis(v, 0, local[name]) for name, v in rows.items()}
+            return program_.log_density(program, params, {**shared, **moved}, inputs)[0]
+
+        drawn, *others = [draw(subkey) for subkey in random.split(key, 5)]
+        other = {name: jnp.concatenate([rows[name] for rows in others]) for name in drawn}
+        before, after = density(drawn), density(with_row(drawn, other, middle))
         change = jnp.abs(after - before) > 1e-4 * (1.0 + jnp.abs(before))
         return {"coupled": jnp.any(change.at[middle].set(False))}
 
-    once = {name: value[None] for name, value in z.items()}
-    return bool(over_draws(program.fn, "coupled", fn, once, args)["coupled"][0])
+    if args[-1].num_rows < 2:
+        return False
+    return bool(over_draws(program.fn, "coupled", fn, point, args)["coupled"][0])
