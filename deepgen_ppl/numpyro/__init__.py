@@ -8,33 +8,45 @@ except ImportError as error:
         "deepgen_ppl.numpyro needs JAX, NumPyro and optax: pip install 'deepgen_ppl[numpyro]'"
     ) from error
 
-from deepgen_ppl import Check, Diagnosis, Evidence, Posterior
+from deepgen_ppl import Bound, Check, Diagnosis, Evidence, EvidenceBounds, Posterior
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.numpyro.compilation import use_compilation_cache
+from deepgen_ppl.numpyro.infer.ais import ais
+from deepgen_ppl.numpyro.infer.bounds import evidence_bounds
+from deepgen_ppl.numpyro.infer.bridge import bridge
 from deepgen_ppl.numpyro.infer.fit import Fit, load_fit
 from deepgen_ppl.numpyro.infer.importance import importance
 from deepgen_ppl.numpyro.infer.mcmc import mcmc
 from deepgen_ppl.numpyro.infer.predict import predict
+from deepgen_ppl.numpyro.infer.smc import smc
 from deepgen_ppl.numpyro.infer.svi import svi
 from deepgen_ppl.numpyro.objectives import ELBO, IWAE, Renyi
+from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
 
 __all__ = [
     "ELBO",
     "IWAE",
+    "Bound",
     "Check",
     "Diagnosis",
     "Evidence",
+    "EvidenceBounds",
     "Fit",
     "NonFiniteError",
     "Posterior",
     "Progress",
     "Renyi",
+    "ais",
+    "bridge",
+    "evidence_bounds",
     "importance",
     "load_fit",
     "mcmc",
     "predict",
+    "rank_by_evidence",
     "report",
+    "smc",
     "svi",
     "use_compilation_cache",
 ]

@@ -8,33 +8,41 @@ except ImportError as error:
         "deepgen_ppl.pyro needs PyTorch and Pyro: pip install 'deepgen_ppl[pyro]'"
     ) from error
 
-from deepgen_ppl import Check, Diagnosis, Evidence, Posterior
+from deepgen_ppl import Bound, Check, Diagnosis, Evidence, EvidenceBounds, Posterior
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.pyro.compilation import use_compilation_cache
+from deepgen_ppl.pyro.infer.ais import ais
 from deepgen_ppl.pyro.infer.fit import Fit, load_fit
 from deepgen_ppl.pyro.infer.importance import importance
 from deepgen_ppl.pyro.infer.mcmc import mcmc
 from deepgen_ppl.pyro.infer.predict import predict
+from deepgen_ppl.pyro.infer.smc import smc
 from deepgen_ppl.pyro.infer.svi import svi
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
+from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
 
 __all__ = [
     "ELBO",
     "IWAE",
+    "Bound",
     "Check",
     "Diagnosis",
     "Evidence",
+    "EvidenceBounds",
     "Fit",
     "NonFiniteError",
     "Posterior",
     "Progress",
     "Renyi",
+    "ais",
     "importance",
     "load_fit",
     "mcmc",
     "predict",
+    "rank_by_evidence",
     "report",
+    "smc",
     "svi",
     "use_compilation_cache",
 ]
