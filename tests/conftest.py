@@ -1,6 +1,8 @@
-"""Options shared by all tests."""
+"""Options and fixtures shared by all tests."""
 
+import importlib
 import signal
+from types import ModuleType
 
 import pytest
 
@@ -14,3 +16,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the choice of the wing under test."""
     parser.addoption("--wing", default="numpyro", choices=("numpyro", "pyro"))
+
+
+@pytest.fixture(scope="session")
+def wing(request: pytest.FixtureRequest) -> str:
+    """Name of the wing under test."""
+    return request.config.getoption("--wing")
+
+
+@pytest.fixture(scope="session")
+def dg(wing: str) -> ModuleType:
+    """The wing under test, as a user imports it."""
+    return importlib.import_module(f"deepgen_ppl.{wing}")

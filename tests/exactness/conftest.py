@@ -7,18 +7,6 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def wing(request: pytest.FixtureRequest) -> str:
-    """Name of the wing under test."""
-    return request.config.getoption("--wing")
-
-
-@pytest.fixture(scope="session")
-def dg(wing: str) -> ModuleType:
-    """The wing under test, as a user imports it."""
-    return importlib.import_module(f"deepgen_ppl.{wing}")
-
-
-@pytest.fixture(scope="session")
 def programs(wing: str) -> ModuleType:
     """The conjugate programs in the wing's language."""
     return importlib.import_module(f"{__package__}.programs_{wing}")
