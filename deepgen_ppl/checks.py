@@ -162,6 +162,35 @@ def check_positive(**numbers: float) -> None:
             raise ValueError(f"{name} must be a positive number, got {value!r}.")
 
 
+def check_adaptation(adaptation: Mapping[str, object], size: int) -> dict[str, np.ndarray]:
+    """Return what an earlier run learnt, checked against the model.
+
+    Args:
+        adaptation: `posterior.adaptation` of a vectorised kernel.
+        size: number of unconstrained latent numbers of this model.
+
+    Raises:
+        ValueError: it lacks a step size, or its root is of another size.
+
+    Example:
+        >>> sorted(check_adaptation({"step_size": 0.5, "root": np.ones(3)}, 3))
+        ['root', 'step_size']
+    """
+    found = {name: np.asarray(value) for name, value in adaptation.items()}
+    if "step_size" not in found:
+        raise ValueError(
+            f"adaptation has {sorted(found)} and no step_size: pass the `adaptation` of a "
+            "posterior that a vectorised kernel drew."
+        )
+    root = found.get("root")
+    if root is not None and root.shape not in ((size,), (size, size)):
+        raise ValueError(
+            f"adaptation is that of another model: its root has shape {root.shape}, and this "
+            f"model has {size} unconstrained latent numbers."
+        )
+    return found
+
+
 def stopped(
     role: str, done: Sequence[str], shapes: Mapping[str, Sequence[int]], error: Exception
 ) -> Exception:

@@ -20,6 +20,9 @@ from deepgen_ppl.numpyro.infer.mcmc import mcmc
 from deepgen_ppl.numpyro.infer.predict import predict
 from deepgen_ppl.numpyro.infer.smc import smc
 from deepgen_ppl.numpyro.infer.svi import svi
+from deepgen_ppl.numpyro.kernels.chees import ChEES
+from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
+from deepgen_ppl.numpyro.kernels.rwm import RWM
 from deepgen_ppl.numpyro.objectives import ELBO, IWAE, Renyi
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
@@ -27,12 +30,16 @@ from deepgen_ppl.report import report
 __all__ = [
     "ELBO",
     "IWAE",
+    "MALA",
+    "RWM",
     "Bound",
+    "ChEES",
     "Check",
     "Diagnosis",
     "Evidence",
     "EvidenceBounds",
     "Fit",
+    "Langevin",
     "NonFiniteError",
     "Posterior",
     "Progress",

@@ -18,6 +18,9 @@ from deepgen_ppl.pyro.infer.mcmc import mcmc
 from deepgen_ppl.pyro.infer.predict import predict
 from deepgen_ppl.pyro.infer.smc import smc
 from deepgen_ppl.pyro.infer.svi import svi
+from deepgen_ppl.pyro.kernels.chees import ChEES
+from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
+from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
@@ -25,12 +28,16 @@ from deepgen_ppl.report import report
 __all__ = [
     "ELBO",
     "IWAE",
+    "MALA",
+    "RWM",
     "Bound",
+    "ChEES",
     "Check",
     "Diagnosis",
     "Evidence",
     "EvidenceBounds",
     "Fit",
+    "Langevin",
     "NonFiniteError",
     "Posterior",
     "Progress",

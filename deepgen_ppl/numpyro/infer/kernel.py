@@ -18,6 +18,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import ParamInfo
 
 from deepgen_ppl.numpyro.data import as_arguments
+from deepgen_ppl.numpyro.infer.space import starting_point
 from deepgen_ppl.numpyro.unconstrained import Potential
 
 _NAMES = {"nuts": NUTS, "hmc": HMC}
@@ -59,7 +60,8 @@ def resolve(
     if isinstance(kernel, str):
         if kernel not in _NAMES:
             raise ValueError(
-                f"Unknown kernel '{kernel}'. Choose 'nuts' or 'hmc', or pass a kernel class."
+                f"Unknown kernel '{kernel}'. Choose 'auto', 'nuts', 'hmc', 'chees', 'mala', "
+                "'langevin' or 'rwm', or pass a kernel class."
             )
         kernel = _NAMES[kernel]
     if not isinstance(kernel, type):
@@ -122,8 +124,7 @@ class Chain(NamedTuple):
         """
         potential = self.make(params, inputs)
         init_key, kernel_key = random.split(random.fold_in(key, attempt))
-        fn, keywords = as_arguments(strategy)
-        z = potential.init(init_key, None if fn is None else functools.partial(fn, **keywords))
+        z = starting_point(potential, strategy, init_key)
         point, energy = _flatten(potential, z, options)
         kernel = self._build(energy, options)
         if self._is_hamiltonian and not getattr(kernel, "_find_heuristic_step_size", False):

@@ -1,4 +1,4 @@
-"""The verb `mcmc`: NumPyro's kernels on a program's potential, several chains, compiled once."""
+"""The verb `mcmc`: chains on a program's potential, one by one or all at once, compiled once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from tqdm.auto import tqdm
 
 from deepgen_ppl import checks
 from deepgen_ppl.numpyro import program as program_
-from deepgen_ppl.numpyro.data import as_inputs, as_key
-from deepgen_ppl.numpyro.infer import evaluate
+from deepgen_ppl.numpyro.data import Inputs, as_inputs, as_key
+from deepgen_ppl.numpyro.infer import evaluate, vectorized
 from deepgen_ppl.numpyro.infer import kernel as kernel_
 from deepgen_ppl.numpyro.infer.importance import check_learned
 from deepgen_ppl.numpyro.infer.sampler import Sampler
+from deepgen_ppl.numpyro.infer.space import Space, from_draws
 from deepgen_ppl.numpyro.structure import Pair, Program
 from deepgen_ppl.posterior import Posterior
 
 _MOST_THREADED = 16
+_NUM_CHAINS = 4
+_FEW = 16  # chains below which "auto" takes NumPyro's kernel
 
 
 def mcmc(
@@ -31,7 +34,7 @@ def mcmc(
     kernel: Any = "nuts",
     num_warmup: int = 1000,
     num_samples: int = 1000,
-    num_chains: int = 4,
+    num_chains: int | None = None,
     thinning: int = 1,
     target_accept_prob: float | None = None,
     init_strategy: Callable[..., Any] | None = None,
@@ -39,9 +42,12 @@ def mcmc(
     model_kwargs: Mapping[str, Any] | None = None,
     chain_method: str = "auto",
     progress: bool = True,
+    init: Any = None,
+    neutra: Any = None,
+    adaptation: Mapping[str, Any] | None = None,
     seed: int | Array = 0,
 ) -> Posterior:
-    r"""Draw the latent sites of a model from their posterior by Hamiltonian Monte Carlo.
+    r"""Draw the latent sites of a model from their posterior by Markov chains.
 
     The chain moves on the unconstrained space under the potential energy
 
@@ -51,14 +57,23 @@ def mcmc(
     for a function, its shapes and the kernel's options; other data, bound arrays, parameters and
     seeds of the same shapes run what was compiled before.
 
+    Vectorised kernels move all chains together and adapt step size, covariance and trajectory
+    length over all of them; hundreds of chains are normal. When these have not mixed, a warning
+    says so.
+
     Args:
         model: A NumPyro program.
         *data: Its data, with rows on the leading axis.
         kernel: `"nuts"`, `"hmc"`, a kernel class of NumPyro, or `functools.partial` of one with
-            options, as `partial(NUTS, max_tree_depth=8, dense_mass=True)`.
-        num_warmup: Steps of adaptation of each chain, not kept.
+            options, as `partial(NUTS, max_tree_depth=8, dense_mass=True)`; vectorised `"chees"`,
+            `"mala"`, `"rwm"`, `"langevin"` (whose draws are biased), or their options, as
+            `ChEES(max_num_steps=32)`; or `"auto"`, which picks `"chees"` for 16 chains or more and
+            falls back to `"nuts"` where they do not mix, and says why in
+            `posterior.attrs["kernel_reason"]`.
+        num_warmup: Steps of adaptation of each chain, not kept; 240 are enough for 64 chains of a
+            vectorised kernel.
         num_samples: Steps of each chain after it.
-        num_chains: Number of chains.
+        num_chains: Number of chains; when None, 4 of NumPyro's kernels, or 64 of a vectorised one.
         thinning: Keep every so-manyth step: `num_samples // thinning` draws of each chain.
         target_accept_prob: Acceptance rate the step size is adapted to; the kernel's own (0.8 for
             NUTS and HMC) when None.
@@ -68,27 +83,41 @@ def mcmc(
         model_kwargs: Constants passed to the model by name.
         chain_method: `"sequential"`, `"parallel"` (a thread for each chain, as many at once as
             there are cores), `"vectorized"` (all chains in one program), or `"auto"`: vectorized on
-            an accelerator or with more than 16 chains, else parallel.
+            an accelerator or with more than 16 chains, else parallel. A vectorised kernel takes
+            `"auto"` and `"vectorized"`.
         progress: Whether to show a progress bar over all chains.
+        init: A posterior or a `Fit` whose draws the chains start from.
+        neutra: A `Fit` of an autoguide with a transform, such as `AutoMultivariateNormal` or
+            `AutoIAFNormal`: chains walk on the space that it maps to the model's (NeuTra).
+        adaptation: `posterior.adaptation` of an earlier run, for a vectorised kernel to begin with;
+            with `num_warmup=0` it is used as it is.
         seed: Seed of chains and starting points, an int or a random key.
 
     Returns:
         A posterior with draws of the latent and deterministic sites and ArviZ's sample statistics.
 
     Raises:
-        TypeError: The kernel is an instance, which is bound to a model.
+        TypeError: The kernel is an instance of NumPyro's, which is bound to a model, or `neutra` is
+            the fit of a guide without a transform.
         ValueError: The model has no continuous latent site, a discrete one cannot be enumerated, it
             subsamples, or its density is not finite at any starting point: the message names the
             first such site.
 
     Cost:
-        2 to 5 s to compile a small model the first time, then one gradient for each leapfrog step.
+        2 to 5 s to compile a small model the first time, then one gradient for each leapfrog step,
+        of all chains at once with a vectorised kernel.
 
     References:
         Hoffman and Gelman: The No-U-Turn Sampler. JMLR 15, 2014. https://arxiv.org/abs/1111.4246
 
         Betancourt: A Conceptual Introduction to Hamiltonian Monte Carlo. 2017.
         https://arxiv.org/abs/1701.02434
+
+        Hoffman, Radul, Sountsov: An adaptive-MCMC scheme for setting trajectory lengths in
+        Hamiltonian Monte Carlo. AISTATS 2021. https://proceedings.mlr.press/v130/hoffman21a.html
+
+        Hoffman et al.: NeuTra-lizing bad geometry in Hamiltonian Monte Carlo using neural
+        transport. 2019. https://arxiv.org/abs/1903.03704
 
     Example:
         >>> import numpy as np, numpyro, numpyro.distributions as dist
@@ -101,44 +130,113 @@ def mcmc(
         >>> bool(abs(posterior.draws["mean"].mean() - 1.8) < 0.1)
         True
     """
+    checks.check_target(target_accept_prob)
+    ours, native, why = _engine(kernel, target_accept_prob, num_chains)
+    if num_chains is None:
+        num_chains = _NUM_CHAINS if ours is None else vectorized.NUM_CHAINS
     counts = {"num_samples": num_samples, "num_chains": num_chains, "thinning": thinning}
     _check_counts(num_warmup=num_warmup, **counts)
-    vectorized = _is_vectorized(chain_method, num_chains)
-    checks.check_target(target_accept_prob)
-    kernel_class, options = kernel_.resolve(kernel, target_accept_prob)
-    strategy = _strategy(init_strategy or options.pop("init_strategy", None))
-    options.pop("init_strategy", None)
-    learned = program_.learned(params)
+    _check_method(chain_method, ours, adaptation)
+    strategy = _strategy(init_strategy or native[1].pop("init_strategy", None))
+    native[1].pop("init_strategy", None)
+    learned = program_.learned(neutra if params is None else params)
     program = program_.read(model, data, model_kwargs=model_kwargs, params=learned, seed=seed)
     check_learned(Pair(program, None, program.local), learned)
     _check_program(program)
     inputs = program.inputs(data)
     values = {n: v for n, v in learned.items() if n in program.params or n in program.state}
     values = jax.tree.map(jnp.asarray, values)
-    sampler = Sampler(program, (inputs, values, as_inputs(options)), strategy, vectorized)
+    space = Space(program, values, neutra)
+    if init is not None:
+        strategy = from_draws(init, program, data, num_chains, seed)
+    lengths = (num_warmup, num_samples, thinning)
+    shared: dict = {"strategy": strategy, "progress": progress, "seed": seed}
+    found = None
+    if ours is not None:
+        options = {**shared, "adaptation": adaptation, "warn": kernel != "auto"}
+        found = vectorized.sample(ours, space, inputs, lengths, num_chains, **options)
+        if kernel == "auto" and not found.attrs.get("mixed", True):
+            why = f"nuts: {num_chains} chains of chees had not mixed (R-hat {_rhat(found)})"
+            found = None
+    if found is None:
+        found = _one_by_one(native, space, inputs, lengths, num_chains, chain_method, **shared)
+    return Posterior(
+        found.draws,
+        stats=found.stats,
+        method="mcmc",
+        **evaluate.fields(program, values, inputs, seed=seed),
+        adaptation=found.adaptation,
+        superchains=found.superchains,
+        attrs=found.attrs | ({"kernel_reason": why} if why else {}),
+    )
+
+
+def _engine(
+    kernel: Any, target: float | None, num_chains: int | None
+) -> tuple[vectorized.Options | None, tuple[Any, dict[str, Any]], str]:
+    """Return the vectorised kernel that is meant, NumPyro's for where it is none, and why."""
+    if kernel != "auto":
+        ours = vectorized.resolve(kernel, target)
+        return ours, kernel_.resolve("nuts" if ours is not None else kernel, target), ""
+    native = kernel_.resolve("nuts", target)
+    if num_chains is not None and num_chains < _FEW:
+        why = f"nuts: {num_chains} chains are too few to learn a covariance from"
+        return None, native, why
+    why = "chees: all chains move together, and learn one covariance"
+    return vectorized.resolve("chees", target), native, why
+
+
+def _one_by_one(
+    native: tuple[Any, dict[str, Any]],
+    space: Space,
+    inputs: Inputs,
+    lengths: tuple[int, int, int],
+    num_chains: int,
+    chain_method: str,
+    *,
+    strategy: Any,
+    progress: bool,
+    seed: int | Array,
+) -> vectorized.Sampled:
+    """Run the chains of a kernel of NumPyro."""
+    kernel_class, options = native
+    num_warmup, num_samples, thinning = lengths
+    args = (inputs, space.params, as_inputs(options))
+    sampler = Sampler(space, args, strategy, _is_vectorized(chain_method, num_chains))
     threads = 1 if chain_method == "sequential" else (os.cpu_count() or 1)
-    lengths = (num_warmup, num_samples // thinning, thinning)
+    counts = (num_warmup, num_samples // thinning, thinning)
     with tqdm(total=num_chains * (num_warmup + num_samples), disable=not progress) as bar:
         bar.set_description("compiling")
         sampler.compile(kernel_class, num_warmup, num_chains)
-        record, seconds = sampler.run(as_key(seed), num_chains, lengths, threads, bar)
+        record, seconds = sampler.run(as_key(seed), num_chains, counts, threads, bar)
     flat = record["z"].reshape(-1, record["z"].shape[-1])
     draws = sampler.constrain(flat)
-    stats = kernel_.statistics(kernel_class, record)
-    return Posterior(
-        {name: value.reshape(num_chains, -1, *value.shape[1:]) for name, value in draws.items()},
-        stats=stats,
-        method="mcmc",
-        **evaluate.fields(program, values, inputs, seed=seed),
-        attrs={
-            "kernel": kernel_class.__name__,
-            "compiled": "compiled",
-            "compiled_reason": "warm-up and sampling of a chain are one compiled function",
-            "compile_seconds": sampler.compile_seconds,
-            "sampling_time": seconds,
-            "tuning_steps": num_warmup,
-        },
-    )
+    attrs = {
+        "kernel": kernel_class.__name__,
+        "compiled": "compiled",
+        "compiled_reason": "warm-up and sampling of a chain are one compiled function",
+        "compile_seconds": sampler.compile_seconds,
+        "sampling_time": seconds,
+        "tuning_steps": num_warmup,
+    }
+    draws = {n: value.reshape(num_chains, -1, *value.shape[1:]) for n, value in draws.items()}
+    return vectorized.Sampled(draws, kernel_.statistics(kernel_class, record), attrs)
+
+
+def _rhat(found: vectorized.Sampled) -> str:
+    return f"{found.attrs['ensemble_rhat']:.3f}"
+
+
+def _check_method(chain_method: str, ours: Any, adaptation: Any) -> None:
+    _is_vectorized(chain_method, 1)
+    if ours is not None and chain_method not in ("auto", "vectorized"):
+        raise ValueError(
+            f"chain_method must be 'auto' or 'vectorized' with this kernel, not {chain_method!r}."
+        )
+    if adaptation is not None and ours is None:
+        raise ValueError(
+            "adaptation= is for vectorised kernels such as kernel='chees'; NumPyro's adapt anew."
+        )
 
 
 def _check_counts(**counts: int) -> None:

@@ -21,8 +21,7 @@ from deepgen_ppl.numpyro.compilation import Build, compiled
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.infer import evaluate
 from deepgen_ppl.numpyro.infer import kernel as kernel_
-from deepgen_ppl.numpyro.structure import Program
-from deepgen_ppl.numpyro.unconstrained import Potential
+from deepgen_ppl.numpyro.infer.space import Space
 
 _TRIES = 100
 _CHUNK_NUMBERS = 2**20
@@ -34,9 +33,10 @@ class Sampler:
     """The chains of one call: compiled functions of the program, run with its inputs."""
 
     def __init__(
-        self, program: Program, args: tuple[Any, Any, Any], strategy: Any, vectorized: bool
+        self, space: Space, args: tuple[Any, Any, Any], strategy: Any, vectorized: bool
     ) -> None:
-        self.program, self.args, self.strategy = program, args, strategy
+        self.space, self.program = space, space.program
+        self.args, self.strategy = args, strategy
         self.vectorized = vectorized
 
     def compile(self, kernel: Any, num_warmup: int, num_chains: int) -> None:
@@ -45,12 +45,9 @@ class Sampler:
         size = sum(int(np.prod(s.shape)) for s in program.latents.values())
         chunk = int(np.clip(_CHUNK_NUMBERS // max(size, 1), 1, _CHUNK_DRAWS))
 
-        def make(params: Mapping[str, Any], inputs: Inputs) -> Potential:
-            return program_.potential(program, params, inputs)
-
-        self.chain = chain = kernel_.Chain(kernel, make, num_warmup, chunk)
+        self.chain = chain = kernel_.Chain(kernel, self.space.potential, num_warmup, chunk)
         build = Build(program.fn)
-        static = (kernel, num_warmup, chunk, self.vectorized)
+        static = (kernel, num_warmup, chunk, self.vectorized, self.space.static)
         start, key = chain.start, random.key(0)
         if self.vectorized:
             start = jax.vmap(start, in_axes=(None, None, None, None, 0, None))
@@ -106,10 +103,12 @@ class Sampler:
         _, unravel = ravel_pytree(self.prototype)
 
         def one(draw: Any, key: Any, params: Any, inputs: Inputs) -> dict[str, Any]:
-            return program_.potential(self.program, params, inputs).constrain(unravel(draw["z"]))
+            return self.space.potential(params, inputs).constrain(unravel(draw["z"]))
 
         fn = self.program.fn
-        return evaluate.over_draws(fn, "constrain", one, {"z": flat}, (values, inputs))
+        return evaluate.over_draws(
+            fn, "constrain", one, {"z": flat}, (values, inputs), static=self.space.static
+        )
 
     def _chain(
         self,
@@ -178,7 +177,7 @@ class Sampler:
         program = self.program
 
         def densities(z: Any, params: Any, inputs: Inputs) -> dict[str, Array]:
-            latents = program_.potential(program, params, inputs).constrain(z)
+            latents = self.space.potential(params, inputs).constrain(z)
             return program_.log_probs(program, params, latents, inputs)
 
         run = compiled(program.fn, "densities", densities, z, values, inputs)

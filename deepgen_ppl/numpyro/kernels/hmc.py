@@ -123,9 +123,37 @@ def step(
     """
     momentum_key, accept_key = random.split(key)
     velocity = random.normal(momentum_key, state.position.shape, state.position.dtype)
+    options = {"step_size": step_size, "num_steps": num_steps, "root": root}
+    proposal, info = trajectory(velocity, state, value_and_grad, **options)
+    uniform = random.uniform(accept_key, info.acceptance.shape, info.acceptance.dtype)
+    accepted = uniform < info.acceptance
+    return choose(accepted, proposal, state), info._replace(accepted=accepted)
+
+
+def trajectory(
+    velocity: Float[Array, "*batch D"],
+    state: HMCState,
+    value_and_grad: ValueAndGrad,
+    *,
+    step_size: ArrayLike,
+    num_steps: ArrayLike = 1,
+    root: Float[Array, " D"] | Float[Array, "D D"] | None = None,
+) -> tuple[HMCState, HMCInfo]:
+    """Follow the trajectories that `step` proposes from given momenta, accepting none yet.
+
+    Args:
+        velocity: Momentum of each chain, standard normal.
+        state: State of all chains.
+        value_and_grad: Potential energy and its gradient, over the batch.
+        step_size: Size of a leapfrog step, a number or one for each chain `(*batch,)`.
+        num_steps: Number of leapfrog steps, the same for all chains.
+        root: L, a lower triangular matrix or the diagonal of one; the identity when None.
+
+    Returns:
+        The states at the ends, and what is known of the trajectories.
+    """
     size = jnp.asarray(step_size, state.position.dtype)[..., None]
     energy = state.potential + kinetic(velocity)
-    force = pull(root, state.gradient)
 
     def leapfrog(_: Array, at: tuple[Array, ...]) -> tuple[Array, ...]:
         position, velocity, _, _, force = at
@@ -135,16 +163,15 @@ def step(
         force = pull(root, gradient)
         return position, velocity - 0.5 * size * force, potential, gradient, force
 
-    start = (state.position, velocity, state.potential, state.gradient, force)
-    end = lax.fori_loop(0, num_steps, leapfrog, start)
-    proposal = HMCState(end[0], end[2], end[3])
-    error = proposal.potential + kinetic(end[1]) - energy
+    start = (state.position, velocity, state.potential, state.gradient, pull(root, state.gradient))
+    position, velocity, potential, gradient, _ = lax.fori_loop(0, num_steps, leapfrog, start)
+    error = potential + kinetic(velocity) - energy
     diverging = ~(error <= MAX_ENERGY_ERROR)
     acceptance = jnp.where(diverging, 0.0, jnp.exp(jnp.minimum(-error, 0.0)))
-    accepted = random.uniform(accept_key, acceptance.shape, acceptance.dtype) < acceptance
-    return choose(accepted, proposal, state), HMCInfo(
-        acceptance, accepted, energy, diverging, jnp.asarray(num_steps), end[0], end[1]
+    info = HMCInfo(
+        acceptance, ~diverging, energy, diverging, jnp.asarray(num_steps), position, velocity
     )
+    return HMCState(position, potential, gradient), info
 
 
 def kinetic(velocity: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:

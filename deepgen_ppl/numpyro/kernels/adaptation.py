@@ -1,0 +1,426 @@
+"""Adaptation of vectorised kernels over all chains: step size, covariance, trajectory length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from deepgen_ppl.numpyro.kernels.hmc import HMCInfo, HMCState, ValueAndGrad
+
+_SHARES = np.array([20, 20, 40, 60, 100]) / 240  # of the warm-up, for each window
+_SHRINKAGE, _DELAY, _DECAY = 0.05, 10.0, 0.75  # gamma, t0 and kappa of dual averaging
+_FRESH = 0.25  # effective draws in a step of a chain during warm-up, for the shrinkage
+_EARLY = 0.25  # share of a window that is too close to its start to count; half of the first
+_SETTLING = 5.0  # leapfrog steps of a trajectory in the first window
+_OWN_RATE = 0.5  # by which a chain's own step size follows its acceptance
+_LOST = 10.0  # nats
+_MOST = 2**26  # numbers that a window keeps
+
+
+class Controls(NamedTuple):
+    """What adaptation tells a kernel for its next step.
+
+    Attributes:
+        step_size: Size of a leapfrog step; one for each chain in the first window.
+        trajectory_length: Length of the trajectory, for kernels that have one.
+        jitter: A number in (0, 1) that varies from step to step.
+        root: L with L L^T the estimated covariance: a lower triangular matrix or its diagonal.
+    """
+
+    step_size: Float[Array, " chain"]
+    trajectory_length: Float[Array, ""]
+    jitter: Float[Array, ""]
+    root: Float[Array, " D"] | Float[Array, "D D"]
+
+
+Step = Callable[[Array, HMCState, ValueAndGrad, Controls], tuple[HMCState, HMCInfo]]
+
+
+class StepSize(NamedTuple):
+    """State of dual averaging, and the chains' own step sizes in the first window.
+
+    Attributes:
+        log_size: Logarithm of the step size to try.
+        log_average: Logarithm of its weighted average, the one to sample with.
+        error: Average of target less acceptance.
+        count: Steps since the restart.
+        centre: Logarithm of the step size that is shrunk to.
+        own: Logarithm of each chain's own step size.
+    """
+
+    log_size: Float[Array, ""]
+    log_average: Float[Array, ""]
+    error: Float[Array, ""]
+    count: Float[Array, ""]
+    centre: Float[Array, ""]
+    own: Float[Array, " chain"]
+
+
+class Phase(NamedTuple):
+    """What the steps of one window have in common: inputs of the compiled function.
+
+    Attributes:
+        evaluating: Whether the energies are computed where the chains are, and nothing moves.
+        own: Whether each chain follows its own step size.
+        learning: Whether the step size is adapted.
+        trying: Whether the trajectory lengths are tried in turn.
+        length: The trajectory length where they are not.
+        lengths: The lengths to try.
+        target: Acceptance rate that the step size is adapted to.
+        root: L with L L^T the estimated covariance.
+        source: The chain that each chain goes on from.
+    """
+
+    evaluating: Any
+    own: Any
+    learning: Any
+    trying: Any
+    length: Any
+    lengths: Any
+    target: Any
+    root: Any
+    source: Any
+
+
+def controls(phase: Phase, step_size: StepSize, index: Int[Array, ""]) -> Controls:
+    """Return what the step of a number, counted over warm-up and sampling, is taken with."""
+    pooled = jnp.where(phase.learning, step_size.log_size, step_size.log_average)
+    size = jnp.exp(jnp.where(phase.own, step_size.own, pooled))
+    tried = phase.lengths[index % phase.lengths.shape[0]]
+    length = jnp.where(phase.trying, tried, phase.length)
+    length = jnp.where(phase.own, _SETTLING * size.mean(), length)
+    still = phase.evaluating
+    return Controls(
+        jnp.where(still, 0.0, size),
+        jnp.where(still, 0.0, length),
+        van_der_corput(index),
+        phase.root,
+    )
+
+
+def learn(phase: Phase, step_size: StepSize, acceptance: Float[Array, " chain"]) -> StepSize:
+    """Return the step sizes after a step of all chains."""
+    acceptance = jnp.nan_to_num(acceptance)
+    pooled = dual_averaging(step_size, phase.target - acceptance.mean())
+    learnt = phase.learning & ~phase.own & ~phase.evaluating
+    chosen = [jnp.where(learnt, new, old) for new, old in zip(pooled, step_size, strict=True)]
+    own = step_size.own + _OWN_RATE * (acceptance - phase.target)
+    own = jnp.where(phase.own & ~phase.evaluating, own, step_size.own)
+    return StepSize(*chosen)._replace(own=own)
+
+
+class Adaptation:
+    """What warm-up learns, over all chains, in windows of 20/20/40/60/100 parts.
+
+    In the first window each chain has its own step size and goes downhill from where it started. At
+    the end of each window but the last the covariance is pooled over chains and the trajectory
+    length chosen; chains that are lost, in a place that cannot have a share of the target, go on
+    from where another chain is. The last window settles the step size alone. The ends of windows
+    are computed on the host; within them nothing leaves the device.
+
+    Args:
+        num_warmup: Steps of warm-up.
+        like: Positions of the chains.
+        target: Acceptance rate that the step size is adapted to.
+        lengths: Trajectory lengths to choose from, in standard deviations of the target.
+        step_size: The first step size to try.
+        dense: Whether to estimate the whole covariance, or its diagonal.
+        known: What an earlier run learnt (`step_size`, `root`, `trajectory_length`), to begin with.
+
+    Attributes:
+        ends: Steps at which the windows end.
+        step_size: State of dual averaging.
+        root: L with L L^T the estimated covariance: a lower triangular matrix or its diagonal.
+        trajectory_length: The length to sample with.
+        restarted: Number of chains that were lost and set out anew.
+    """
+
+    def __init__(
+        self,
+        num_warmup: int,
+        like: Float[np.ndarray, "chain D"],
+        *,
+        target: float,
+        lengths: Sequence[float] = (1.0,),
+        step_size: float = 0.1,
+        dense: bool = True,
+        known: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        size, self.dtype = like.shape[-1], like.dtype
+        self.target, self.lengths, self.dense = target, tuple(lengths), dense
+        self.ends = windows(num_warmup).tolist()
+        self.trajectory_length, self.restarted = self.lengths[len(self.lengths) // 2], 0
+        self.root = (np.eye(size) if dense else np.ones(size)).astype(self.dtype)
+        self.source = np.arange(len(like), dtype=np.int32)
+        self._settled = known is not None
+        if known is not None:
+            step_size = float(known["step_size"])
+            self.trajectory_length = float(known.get("trajectory_length", self.trajectory_length))
+            self.root = _fit_root(known.get("root"), self.root)
+        own = np.full(len(like), math.log(step_size), self.dtype)
+        self.step_size: StepSize = restart(math.log(step_size), own)
+
+    def phase(self, index: int, *, evaluating: bool = False) -> Phase:
+        """Return what the steps from a number on have in common, to the end of their window."""
+        learning = index < self.ends[-1]
+        own = index < self.ends[0] and not self._settled
+        return Phase(
+            np.bool_(evaluating),
+            np.bool_(own),
+            np.bool_(learning),
+            np.bool_(self.ends[0] <= index < self.ends[-2]),
+            self.dtype.type(self.trajectory_length),
+            np.array(self.lengths, self.dtype),
+            self.dtype.type(self.target),
+            self.root,
+            self.source,
+        )
+
+    def close(self, end: int, window: Window, rng: np.random.Generator) -> None:
+        """End a window: estimate the covariance, choose the length, replace lost chains.
+
+        Args:
+            end: Number of the step after it.
+            window: The chains' steps in it.
+            rng: Source of the choice of chains where others are lost.
+        """
+        self.source = np.arange(len(self.source), dtype=np.int32)
+        if end not in self.ends[:-1] or len(window) < 4:
+            return
+        fresh = end == self.ends[0] and not self._settled
+        positions, potentials = window.late(0.5 if fresh else _EARLY)
+        lost = lost_chains(positions, potentials)
+        mean, root = estimate(positions[:, ~lost], self.dense)
+        if np.isfinite(root).all():
+            self.root = root.astype(self.dtype)
+        own = np.asarray(self.step_size.own)
+        if fresh:
+            self.step_size = restart(math.log(0.5) - 0.25 * math.log(len(mean)), own)
+        else:
+            best = window.best_length(end, mean, root, ~lost, len(self.lengths))
+            self.trajectory_length = self.lengths[best]
+            self.step_size = restart(float(self.step_size.log_average), own)
+        self._settled = True
+        if lost.any():
+            self.source[lost] = rng.choice(np.flatnonzero(~lost), lost.sum())
+            self.restarted += int(lost.sum())
+
+    def learnt(self) -> dict[str, np.ndarray]:
+        """Return what another run can begin with."""
+        size = np.exp(np.asarray(self.step_size.log_average, float))
+        found = {"step_size": size, "trajectory_length": np.asarray(self.trajectory_length)}
+        return {**found, "root": np.asarray(self.root)}
+
+
+class Window:
+    """The chains' steps in one window of the warm-up, the latest of them where they are many."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def __len__(self) -> int:
+        return sum(len(part[0]) for part in self.parts)
+
+    def add(
+        self,
+        positions: Float[np.ndarray, "step chain D"],
+        potentials: Float[np.ndarray, "step chain"],
+        num_steps: Int[np.ndarray, " step"],
+    ) -> None:
+        """Append some steps."""
+        self.parts.append((positions, potentials, num_steps))
+        while len(self.parts) > 1 and sum(part[0].size for part in self.parts) > _MOST:
+            self.parts.pop(0)
+
+    def late(self, early: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions and potentials of the steps, the early part cut off."""
+        cut = int(early * len(self))
+        positions, potentials = (np.concatenate([part[i] for part in self.parts]) for i in (0, 1))
+        return positions[cut:].astype(float), potentials[cut:].astype(float)
+
+    def best_length(
+        self, end: int, mean: np.ndarray, root: np.ndarray, kept: np.ndarray, num_lengths: int
+    ) -> int:
+        """Return the index of the trajectory length that was most worth its gradients."""
+        positions = np.concatenate([part[0] for part in self.parts])[:, kept]
+        y = (positions - mean.astype(positions.dtype)) / scales(root).astype(positions.dtype)
+        costs = np.concatenate([part[2] for part in self.parts])
+        numbers = np.arange(end - len(costs), end)
+        rates = []
+        for trial in range(num_lengths):
+            mine = np.flatnonzero(numbers[1:] % num_lengths == trial)
+            # Beside its gradients a step costs about one more: it is stored, mapped and diagnosed.
+            worth = efficiency(y[mine], y[mine + 1]) if mine.size else 0.0
+            rates.append(worth / (costs[1:][mine].mean() + 1.0) if mine.size else 0.0)
+        return int(np.argmax(rates))
+
+
+def windows(num_warmup: int) -> Int[np.ndarray, " W"]:
+    """Return the steps at which the windows of a warm-up end: 20/20/40/60/100 parts of it.
+
+    Example:
+        >>> windows(240)
+        array([ 20,  40,  80, 140, 240], dtype=int32)
+    """
+    return np.round(np.cumsum(_SHARES) * num_warmup).astype(np.int32)
+
+
+# ------------------------------------------------------------------------------------ step size
+
+
+def restart(log_size: float, own: Float[np.ndarray, " chain"]) -> StepSize:
+    """Begin dual averaging anew at a step size."""
+    size, zero = own.dtype.type(log_size), own.dtype.type(0.0)
+    values: tuple[Any, ...] = (size, size, zero, zero, size, own)
+    return StepSize(*values)
+
+
+def dual_averaging(state: StepSize, error: Float[Array, ""]) -> StepSize:
+    r"""Move the step size by how far the acceptance missed its target.
+
+    \[ \bar e_t = (1 - \tfrac{1}{t + t_0}) \bar e_{t-1} + \tfrac{1}{t + t_0} e_t, \qquad
+       \log \epsilon_t = \mu - \tfrac{\sqrt t}{\gamma} \bar e_t. \]
+
+    Args:
+        state: State of dual averaging.
+        error: Target less acceptance, of the mean over chains.
+
+    References:
+        Hoffman and Gelman: The No-U-Turn Sampler, section 3.2. JMLR 15, 2014.
+        https://arxiv.org/abs/1111.4246
+    """
+    count = state.count + 1.0
+    weight = 1.0 / (count + _DELAY)
+    mean = (1.0 - weight) * state.error + weight * error
+    log_size = state.centre - jnp.sqrt(count) / _SHRINKAGE * mean
+    share = count**-_DECAY
+    average = share * log_size + (1.0 - share) * state.log_average
+    return StepSize(log_size, average, mean, count, state.centre, state.own)
+
+
+# ----------------------------------------------------------------------------------- covariance
+
+
+def estimate(
+    positions: Float[np.ndarray, "step chain D"], dense: bool
+) -> tuple[Float[np.ndarray, " D"], np.ndarray]:
+    r"""Return mean and root of the covariance pooled over chains, shrunk to its diagonal.
+
+    With correlations \(r_{ij}\) from \(n\) effective draws the share of the diagonal is
+
+    \[ \lambda = \frac{\sum_{i \ne j} (1 - r_{ij}^2)^2 / n}{\sum_{i \ne j} r_{ij}^2}. \]
+
+    Args:
+        positions: Steps of the chains.
+        dense: Whether the root is a lower triangular matrix, or the diagonal of one.
+
+    References:
+        Schäfer and Strimmer: A shrinkage approach to large-scale covariance matrix estimation.
+        Statistical Applications in Genetics and Molecular Biology 4(1), 2005.
+    """
+    flat = positions.reshape(-1, positions.shape[-1])
+    mean = flat.mean(0)
+    apart = flat - mean
+    variance = np.square(apart).mean(0)
+    scale = np.sqrt(np.where(variance > 0, variance, 1.0))
+    if not dense:
+        return mean, scale
+    apart = apart / scale
+    correlation = apart.T @ apart / len(apart)
+    eye = np.eye(len(scale))
+    others = 1.0 - eye
+    squares = others * np.minimum(correlation**2, 1.0)
+    effective = max(_FRESH * len(flat), positions.shape[1])
+    noise = np.sum(others * (1.0 - squares) ** 2) / effective
+    share = np.clip(noise / max(squares.sum(), 1e-30), 0.0, 1.0)
+    shrunk = (1.0 - share) * others * correlation + eye
+    try:
+        factor = np.linalg.cholesky(shrunk + 1e-5 * eye)
+    except np.linalg.LinAlgError:
+        factor = eye
+    return mean, scale[:, None] * factor
+
+
+def scales(root: np.ndarray) -> Float[np.ndarray, " D"]:
+    """Return the standard deviations that a root of a covariance stands for."""
+    return root if root.ndim == 1 else np.sqrt(np.square(root).sum(1))
+
+
+def lost_chains(
+    positions: Float[np.ndarray, "step chain D"], potentials: Float[np.ndarray, "step chain"]
+) -> Bool[np.ndarray, " chain"]:
+    r"""Tell which chains are where the target has no mass to speak of, or do not move at all.
+
+    The mass around a chain is about \(e^{-F}\) with \(F = \bar U - \sum_d \log s_d\), from its mean
+    energy and its own standard deviations. Lost are chains with F more than 10 + D nats above the
+    lowest quarter of the chains. A funnel's neck and mouth differ in energy and in volume, and not
+    in F.
+
+    Args:
+        positions: Steps of the chains.
+        potentials: Potential energies there.
+    """
+    spread = positions.std(0, ddof=1)
+    free = potentials.mean(0) - np.log(np.maximum(spread, 1e-30)).sum(-1)
+    free = np.where(np.isfinite(free), free, np.inf)
+    lowest = np.quantile(free, 0.25, method="lower")
+    return ~(free <= lowest + _LOST + positions.shape[-1])
+
+
+# ----------------------------------------------------------------------------- trajectory length
+
+
+def efficiency(
+    before: Float[np.ndarray, "step chain D"], after: Float[np.ndarray, "step chain D"]
+) -> float:
+    r"""Return the effective draws that a step is worth, of the standardised y and of y^2.
+
+    With squared jumps \(J = E(y' - y)^2\), the autocorrelation at lag one is \(1 - J / 2\) and
+
+    \[ \mathrm{ESS} \approx \frac{1 - \rho}{1 + \rho} = \frac{J}{4 - J}, \]
+
+    likewise for y^2, whose variance is 2. Trajectories of half a turn move y best and leave y^2
+    where it is, so it is the geometric mean of both, averaged over the dimensions.
+
+    Args:
+        before: Standardised positions.
+        after: The same one step later.
+
+    References:
+        Hoffman, Radul, Sountsov: An adaptive-MCMC scheme for setting trajectory lengths in
+        Hamiltonian Monte Carlo. AISTATS 2021. https://proceedings.mlr.press/v130/hoffman21a.html
+    """
+    first = np.square(after - before).mean((0, 1))
+    second = np.square(after**2 - before**2).mean((0, 1)) / 2.0
+    worth = [np.minimum(jump, 3.9) / (4.0 - np.minimum(jump, 3.9)) for jump in (first, second)]
+    return float(np.sqrt(worth[0] * worth[1]).mean())
+
+
+def van_der_corput(index: Int[Array, ""]) -> Float[Array, ""]:
+    """Return the point of van der Corput's sequence in base 2: the digits of i + 1, mirrored.
+
+    Args:
+        index: Number of the point, counted from 0.
+
+    Example:
+        >>> [float(van_der_corput(jnp.asarray(i))) for i in range(4)]
+        [0.5, 0.25, 0.75, 0.125]
+    """
+    places = jnp.arange(24)
+    digits = jnp.bitwise_and(jnp.right_shift(index + 1, places), 1)
+    return jnp.sum(digits * 0.5 ** (places + 1.0))
+
+
+def _fit_root(root: Any, like: np.ndarray) -> np.ndarray:
+    """Return a known root in the form that is used here, a matrix or a diagonal."""
+    if root is None:
+        return like
+    root = np.asarray(root, like.dtype)
+    if root.ndim == like.ndim:
+        return root
+    return np.diag(root) if like.ndim == 2 else scales(root).astype(like.dtype)
