@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from deepgen_ppl.pyro import graphs
 from deepgen_ppl.pyro.parameters import forked_rng
+from deepgen_ppl.pyro.vectorised import mappable_draws
 
 Tensors = tuple[Tensor, ...]
 
@@ -146,7 +147,7 @@ def vmap(fn: Callable[..., Any]) -> Callable[..., Any]:
     mapped = torch.func.vmap(fn, randomness="different")
 
     def quiet(*args: Any) -> Any:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), mappable_draws():
             warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
             return mapped(*args)
 

@@ -87,3 +87,28 @@ def mixture(y: Array) -> None:
     with numpyro.plate("data", len(y)):
         k = numpyro.sample("k", dist.Categorical(weights), infer={"enumerate": "parallel"})
         numpyro.sample("y", dist.Normal(mu[k], 0.8), obs=y)
+
+
+def supports(y: Array) -> None:
+    """A proper latent for each kind of support, one of them moved by another."""
+    positive = numpyro.sample("positive", dist.Gamma(2.0, 1.5))
+    unit = numpyro.sample("unit", dist.Beta(2.0, 3.0))
+    interval = numpyro.sample("interval", dist.Uniform(-1.0, 2.0))
+    moving = numpyro.sample("moving", dist.Uniform(0.0, 2.0 + interval))
+    simplex = numpyro.sample("simplex", dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])))
+    correlation = numpyro.sample("correlation", dist.LKJCholesky(3, 1.5))
+    with numpyro.plate("column", HIDDEN):
+        column = numpyro.sample("column_scale", dist.LogNormal(0.0, 0.5))
+    mean = interval + moving + unit + simplex @ correlation[-1]
+    numpyro.factor("tilt", -(unit**2))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(mean, positive + column.sum()), obs=y)
+
+
+def local_mixture(y: Array) -> None:
+    """For each datum a component, which is summed out, and two latents that depend on it."""
+    with numpyro.plate("data", len(y)):
+        k = numpyro.sample("k", dist.Categorical(jnp.array([0.3, 0.7])))
+        width = numpyro.sample("width", dist.Gamma(2.0 + k, 1.0))
+        z = numpyro.sample("z", dist.Normal(jnp.array([-1.0, 1.0])[k], width))
+        numpyro.sample("y", dist.Normal(z, 0.5), obs=y)

@@ -88,3 +88,28 @@ def mixture(y: Tensor) -> None:
     with pyro.plate("data", len(y)):
         k = pyro.sample("k", dist.Categorical(weights), infer={"enumerate": "parallel"})
         pyro.sample("y", dist.Normal(mu[k], 0.8), obs=y)
+
+
+def supports(y: Tensor) -> None:
+    """A proper latent for each kind of support, one of them moved by another."""
+    positive = pyro.sample("positive", dist.Gamma(2.0, 1.5))
+    unit = pyro.sample("unit", dist.Beta(2.0, 3.0))
+    interval = pyro.sample("interval", dist.Uniform(-1.0, 2.0))
+    moving = pyro.sample("moving", dist.Uniform(0.0, 2.0 + interval))
+    simplex = pyro.sample("simplex", dist.Dirichlet(torch.tensor([1.0, 2.0, 3.0])))
+    correlation = pyro.sample("correlation", dist.LKJCholesky(3, 1.5))
+    with pyro.plate("column", HIDDEN):
+        column = pyro.sample("column_scale", dist.LogNormal(0.0, 0.5))
+    mean = interval + moving + unit + simplex @ correlation[-1]
+    pyro.factor("tilt", -(unit**2))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(mean, positive + column.sum()), obs=y)
+
+
+def local_mixture(y: Tensor) -> None:
+    """For each datum a component, which is summed out, and two latents that depend on it."""
+    with pyro.plate("data", len(y)):
+        k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])))
+        width = pyro.sample("width", dist.Gamma(2.0 + k, 1.0))
+        z = pyro.sample("z", dist.Normal(torch.tensor([-1.0, 1.0])[k], width))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
