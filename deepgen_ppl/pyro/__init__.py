@@ -12,6 +12,8 @@ from deepgen_ppl import Bound, Check, Diagnosis, Evidence, EvidenceBounds, Poste
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.infer.ais import ais
+from deepgen_ppl.pyro.infer.bounds import evidence_bounds
+from deepgen_ppl.pyro.infer.bridge import bridge
 from deepgen_ppl.pyro.infer.fit import Fit, load_fit
 from deepgen_ppl.pyro.infer.importance import importance
 from deepgen_ppl.pyro.infer.mcmc import mcmc
@@ -43,6 +45,8 @@ __all__ = [
     "Progress",
     "Renyi",
     "ais",
+    "bridge",
+    "evidence_bounds",
     "importance",
     "load_fit",
     "mcmc",
