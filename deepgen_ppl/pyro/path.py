@@ -51,6 +51,20 @@ class Densities(NamedTuple):
     grad_reference: Float[Tensor, "*batch D"]
     grad_target: Float[Tensor, "*batch D"]
 
+    def energy(self, beta: Tensor) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch D"]]:
+        """Return the potential energy at an inverse temperature above 0, and its gradient.
+
+        Args:
+            beta: One number, or one of each point.
+        """
+        beta = beta.to(self.log_target)
+        # At the top the reference has no say, not even where it is zero.
+        top, each = beta >= 1.0, beta.unsqueeze(-1)
+        energy = (1.0 - beta) * self.log_reference + beta * self.log_target
+        gradient = (1.0 - each) * self.grad_reference + each * self.grad_target
+        energy = torch.where(top, self.log_target, energy)
+        return -energy, -torch.where(top.unsqueeze(-1), self.grad_target, gradient)
+
 
 class Path:
     r"""The densities between a reference that is drawn from exactly and the joint density.
@@ -193,6 +207,18 @@ class Path:
             joined = [part[:-missing] for part in joined]
         shapes = (z.shape[:-1], z.shape[:-1], z.shape, z.shape)
         return Densities(*(p.reshape(shape) for p, shape in zip(joined, shapes, strict=True)))
+
+    def tempered(
+        self, beta: Float[Tensor, "*batch"] | float
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        r"""Return the potential energy at a temperature with its gradient, as a kernel takes it.
+
+        It maps positions to \(U_\beta = -\log \pi_\beta\) and \(\nabla U_\beta\).
+
+        Args:
+            beta: Inverse temperature above 0, one number or one of each position.
+        """
+        return lambda z: self.densities(z).energy(torch.as_tensor(beta, device=z.device))
 
     def constrain(self, z: Float[Tensor, "K *row D"]) -> dict[str, np.ndarray]:
         """Return the values of the model's continuous latent sites at positions, on the host.

@@ -393,12 +393,8 @@ def as_posterior(path: Path, draws: Mapping[str, np.ndarray], method: str, began
 
 def _energy(densities: Densities, beta: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
     """Return the potential energy at a temperature, and its gradient in units of the root."""
-    reference, target, grad_reference, grad_target = densities
-    each, top = beta.unsqueeze(-1), beta >= 1.0
-    energy = torch.where(top, target, (1.0 - beta) * reference + beta * target)
-    gradient = (1.0 - each) * grad_reference + each * grad_target
-    gradient = torch.where(top.unsqueeze(-1), grad_target, gradient)
-    return -energy, -_times(root, gradient, transposed=True)
+    energy, gradient = densities.energy(beta)
+    return energy, _times(root, gradient, transposed=True)
 
 
 def _times(root: Tensor, z: Tensor, transposed: bool = False) -> Tensor:
