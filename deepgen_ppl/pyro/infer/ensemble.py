@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,42 +44,37 @@ class Record(NamedTuple):
     num_gradients: int
 
 
+def uniform(
+    num: int, like: Float[Tensor, " D"], generator: torch.Generator
+) -> Float[Tensor, "num D"]:
+    """Return points that are uniform on (-2, 2) of the unconstrained space."""
+    options: dict = {"generator": generator, "dtype": like.dtype, "device": like.device}
+    return (2.0 * torch.rand(num, len(like), **options) - 1.0) * _RADIUS
+
+
 def starts(
-    num_chains: int,
-    like: Float[Tensor, " D"],
+    drawn: Callable[[int], Float[Tensor, "chain D"]],
     value_and_grad: ValueAndGrad,
-    generator: torch.Generator,
     describe: Callable[[Tensor], str],
-    given: Callable[[int], Tensor] | None = None,
 ) -> Float[Tensor, "chain D"]:
     """Return starting points of finite energy and gradient.
 
     Args:
-        num_chains: How many.
-        like: A position.
+        drawn: The number of an attempt to points of all chains.
         value_and_grad: Potential energy and its gradient, over the batch.
-        generator: Source of the points.
         describe: Says what is wrong at a position.
-        given: The number of an attempt to positions of all chains; uniform on (-2, 2) when None.
 
     Raises:
         ValueError: A chain found none in 100 tries.
     """
-
-    def tried(attempt: int) -> Tensor:
-        if given is not None:
-            return given(attempt)
-        options: dict = {"generator": generator, "dtype": like.dtype, "device": like.device}
-        return (2.0 * torch.rand(num_chains, len(like), **options) - 1.0) * _RADIUS
-
-    position = tried(0)
+    position = drawn(0)
     for attempt in range(1, _TRIES + 1):
         potential, gradient = value_and_grad(position)
         bad = ~(potential.isfinite() & gradient.isfinite().all(-1))
         if not bool(bad.any()):
             return position
         if attempt < _TRIES:
-            position = torch.where(bad.unsqueeze(-1), tried(attempt), position)
+            position = torch.where(bad.unsqueeze(-1), drawn(attempt), position)
     raise ValueError(
         f"No starting point of finite density in {_TRIES} tries: {describe(position[bad][0])}. "
         "Check the data against the supports, or pass an init_strategy."
@@ -189,31 +184,6 @@ def _learnt(adaptation: Adaptation) -> dict[str, np.ndarray]:
     if adaptation.root is not None:
         found["root"] = adaptation.root.cpu().numpy()
     return {name: np.asarray(value) for name, value in found.items()}
-
-
-def known(adaptation: Mapping[str, Any] | None, like: Float[Tensor, " D"]) -> Any:
-    """Return what an earlier run learnt as tensors, checked against the positions.
-
-    Raises:
-        ValueError: It lacks a step size, or its root is of another size.
-    """
-    if adaptation is None:
-        return None
-    if "step_size" not in adaptation:
-        raise ValueError(
-            f"adaptation has {sorted(adaptation)} and no step_size: pass the `adaptation` of a "
-            "posterior that a vectorised kernel drew."
-        )
-    found = {
-        name: torch.as_tensor(np.asarray(value)).to(like) for name, value in adaptation.items()
-    }
-    root = found.get("root")
-    if root is not None and root.shape not in ((len(like),), (len(like), len(like))):
-        raise ValueError(
-            f"adaptation is that of another model: its root has shape {tuple(root.shape)}, and "
-            f"this model has {len(like)} unconstrained latent numbers."
-        )
-    return found
 
 
 def _said(step_size: float | Tensor, info: HMCInfo) -> str:

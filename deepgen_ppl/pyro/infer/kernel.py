@@ -55,7 +55,8 @@ def resolve(
     if isinstance(kernel, str):
         if kernel not in _NAMES:
             raise ValueError(
-                f"Unknown kernel '{kernel}'. Choose 'nuts' or 'hmc', or pass a kernel class."
+                f"Unknown kernel '{kernel}'. Choose 'auto', 'nuts', 'hmc', 'chees', 'mala', "
+                "'langevin' or 'rwm', or pass a kernel class."
             )
         kernel = _NAMES[kernel]
     if not isinstance(kernel, type):

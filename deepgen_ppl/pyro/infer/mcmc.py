@@ -18,6 +18,7 @@ from deepgen_ppl.pyro.infer import evaluate, gradient, vectorized
 from deepgen_ppl.pyro.infer import kernel as kernel_
 from deepgen_ppl.pyro.infer import space as space_
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, resolve
+from deepgen_ppl.pyro.path import Path, read_path
 
 _TRIES = 100
 _NUM_CHAINS = 4
@@ -64,12 +65,14 @@ def mcmc(
         kernel: `"nuts"`, `"hmc"`, a kernel class of Pyro, or `functools.partial` of one with
             options, as `partial(NUTS, max_tree_depth=8, full_mass=True)`; vectorised `"chees"`,
             `"mala"`, `"rwm"`, `"langevin"` (whose draws are biased), or their options, as
-            `ChEES(max_num_steps=32)`; or `"auto"`, which picks `"chees"` where the model can be
-            vectorised and `"nuts"` elsewhere, and says why in `posterior.attrs["kernel_reason"]`.
-        num_warmup: Steps of adaptation of each chain, not kept.
-        num_samples: Steps of each chain after it.
-        num_chains: Number of chains; when None, 4 that run one after the other, or 64 of a
+            `ChEES(max_num_steps=32)` or `ParallelTempering("chees")`; or `"auto"`, which picks
+            `"chees"` for 16 chains or more of a model that can be vectorised, falls back to
+            `"nuts"` where they do not mix, and says why in `posterior.attrs["kernel_reason"]`.
+        num_warmup: Steps of adaptation of each chain, not kept; 240 are enough for 64 chains of a
             vectorised kernel.
+        num_samples: Steps of each chain after it.
+        num_chains: Number of chains; when None, 4 of Pyro's kernels, which run one after the other,
+            or 64 of a vectorised one.
         thinning: Keep every so-manyth step: `num_samples // thinning` draws of each chain.
         target_accept_prob: Acceptance rate the step size is adapted to; the kernel's own (0.8) when
             None.
@@ -152,20 +155,31 @@ def mcmc(
         def describe(latents: dict[str, Tensor]) -> str:
             return _first_bad_site(program, values, data, latents)
 
+        def path() -> Path:
+            if neutra is not None:
+                raise ValueError("neutra= does not go with ParallelTempering, which has its path.")
+            return read_path(model, *data, by_rows=False, verb="mcmc", **options)
+
         lengths = (num_warmup, num_samples, thinning)
         shared: dict = {"describe": describe, "points": points, "progress": progress, "seed": seed}
         shared |= {"strategy": init_strategy}
-        if ours is None:
+        found = None
+        if ours is not None:
+            theirs = {**shared, "adaptation": adaptation, "path": path, "warn": kernel != "auto"}
+            found = vectorized.sample(ours, space, lengths, num_chains, **theirs)
+            if kernel == "auto" and not found.attrs.get("mixed", True):
+                rhat = found.attrs["ensemble_rhat"]
+                why = f"nuts: {num_chains} chains of chees had not mixed (R-hat {rhat:.3f})"
+                found = None
+        if found is None:
             found = _one_by_one(native, space, lengths, num_chains, **shared)
-        else:
-            shared["adaptation"] = adaptation
-            found = vectorized.sample(ours, space, lengths, num_chains, **shared)
     return Posterior(
-        {name: x.reshape(num_chains, -1, *x.shape[1:]) for name, x in found.draws.items()},
+        found.draws,
         stats=found.stats,
         method="mcmc",
         **evaluate.fields(program, values, data, seed=seed),
         adaptation=found.adaptation,
+        superchains=found.superchains,
         attrs=found.attrs | ({"kernel_reason": why} if why else {}),
     )
 
@@ -227,7 +241,8 @@ def _one_by_one(
         "sampling_time": sampled - compiled,
         "tuning_steps": lengths[0],
     }
-    return vectorized.Sampled(draws, stats, None, attrs)
+    draws = {name: x.reshape(num_chains, -1, *x.shape[1:]) for name, x in draws.items()}
+    return vectorized.Sampled(draws, stats, attrs)
 
 
 def _check_method(chain_method: str, ours: Any, adaptation: Any) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from deepgen_ppl import checks, mixing
 from deepgen_ppl.pyro.infer import batched, ensemble, evaluate
 from deepgen_ppl.pyro.infer.gradient import Layout
 from deepgen_ppl.pyro.infer.space import Point, Space
@@ -20,15 +19,16 @@ from deepgen_ppl.pyro.kernels.adaptation import Adaptation
 from deepgen_ppl.pyro.kernels.chees import ChEES
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
+from deepgen_ppl.pyro.kernels.tempering import ParallelTempering, Tempered
+from deepgen_ppl.pyro.path import Path
 
-Options = ChEES | MALA | Langevin | RWM
+Options = ChEES | MALA | Langevin | RWM | ParallelTempering
 
 NAMES: dict[str, type[Any]] = {"chees": ChEES, "mala": MALA, "langevin": Langevin, "rwm": RWM}
 NUM_CHAINS = 64
 
 _DENSE = 256  # latent numbers up to which the whole covariance is estimated
 _GRADIENTS = 4.0  # expected of a trajectory
-_MIXED = 1.05
 _CHUNK = 2**14
 
 
@@ -43,7 +43,7 @@ def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | N
         >>> resolve("chees", 0.9).target_accept_prob
         0.9
     """
-    kinds, options = tuple(NAMES.values()), {}
+    kinds, options = (*NAMES.values(), ParallelTempering), {}
     while isinstance(kernel, functools.partial):
         if not kernel.args:
             options = {**kernel.keywords, **options}
@@ -58,6 +58,13 @@ def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | N
     if not isinstance(kernel, kinds):
         return None
     made: Any = kernel
+    if isinstance(kernel, ParallelTempering):
+        inner = resolve(kernel.kernel, target_accept_prob)
+        if inner is None or isinstance(inner, Langevin | ParallelTempering):
+            raise ValueError(
+                f"ParallelTempering cannot wrap {kernel.kernel!r}: choose 'chees', 'mala' or 'rwm'."
+            )
+        return dataclasses.replace(kernel, kernel=inner)
     if target_accept_prob is not None:
         made = dataclasses.replace(made, target_accept_prob=target_accept_prob)
     return made
@@ -72,23 +79,25 @@ def choose(space: Space, ours: Options | None, why: str, seed: int) -> tuple[Opt
     obstacle = batched.obstacle(space.energy, layout, points)
     if obstacle:
         return None, f"nuts: the model cannot be vectorised over chains ({obstacle})"
-    return ours, "chees: all chains move together on a vectorised density"
+    return ours, "chees: all chains move together, and learn one covariance"
 
 
 class Sampled(NamedTuple):
-    """What the chains of a vectorised kernel leave.
+    """What the chains of a kernel leave.
 
     Attributes:
-        draws: Values of the sites, with chains joined.
+        draws: Values of the sites, (chain, draw, ...).
         stats: Statistics under ArviZ's names, shape (chain, draw).
-        adaptation: What warm-up learnt.
         attrs: How it ran.
+        adaptation: What warm-up learnt, where another run can take it over.
+        superchains: Number of the group of each chain that set out from one point.
     """
 
     draws: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
-    adaptation: dict[str, np.ndarray] | None
     attrs: dict[str, Any]
+    adaptation: dict[str, np.ndarray] | None = None
+    superchains: np.ndarray | None = None
 
 
 def sample(
@@ -98,12 +107,14 @@ def sample(
     num_chains: int,
     *,
     describe: Callable[[Point], str],
+    path: Callable[[], Path],
     points: Sequence[Point] | None = None,
     strategy: Callable[..., Any] | None = None,
     adaptation: Mapping[str, Any] | None = None,
     level: str = "auto",
     progress: bool = True,
     seed: int = 0,
+    warn: bool = True,
 ) -> Sampled:
     """Run the chains of a vectorised kernel on a space.
 
@@ -113,15 +124,20 @@ def sample(
         lengths: Steps of warm-up, steps after it, and the thinning of these.
         num_chains: Number of chains.
         describe: Says what is wrong at values of the latent sites.
+        path: Reads the path from the prior, for tempering.
         points: Starting points.
         strategy: A starting strategy of Pyro; uniform on (-2, 2) when None.
         adaptation: What an earlier run learnt.
         level: How the gradient runs, as of `batched`.
         progress: Whether to show a progress bar.
         seed: Seed of chains and starting points.
+        warn: Whether to warn of chains that have not mixed.
     """
     first = space.init(seed)
-    layout = Layout.of(first)
+    layout, ladder = Layout.of(first), None
+    if isinstance(kernel, ParallelTempering):
+        ladder = path()
+        layout = Layout({"z": tuple(ladder.layout.shapes)}, layout.shapes)
     (like,) = layout.join(first).values()
     generator = torch.Generator(device=like.device).manual_seed(seed)
 
@@ -131,33 +147,26 @@ def sample(
     def join(point: Point) -> Tensor:
         return layout.join(point)["z"]
 
+    groups = None if points is not None else mixing.superchains(num_chains)
+    own = np.arange(num_chains) if groups is None else groups
+
     def drawn(attempt: int) -> Tensor:
         if points is not None:
             return torch.stack([join(point) for point in points])
-        seeds = [seed + 7919 * attempt + 104729 * chain for chain in range(num_chains)]
-        return torch.stack([join(space.init(s, strategy)) for s in seeds])
+        if strategy is None:
+            return ensemble.uniform(int(own.max()) + 1, like, generator)[own]
+        seeds = [seed + 7919 * attempt + 104729 * group for group in range(int(own.max()) + 1)]
+        return torch.stack([join(space.init(s, strategy)) for s in seeds])[own]
 
     options: dict = {"generator": generator, "dtype": like.dtype, "device": like.device}
     probes = torch.randn(num_chains, len(like), **options)
     calls = sum(lengths[:2]) * (_GRADIENTS if isinstance(kernel, ChEES) else 1.0)
     energy = batched.batched(space.energy, layout, probes, level=level, calls=calls)
     start = ensemble.starts(
-        num_chains,
-        like,
-        energy,
-        generator,
-        lambda position: describe(space.constrain(split(position))),
-        drawn if strategy is not None or points is not None else None,
+        drawn, energy, lambda position: describe(space.constrain(split(position)))
     )
-    learning = Adaptation(
-        lengths[0],
-        target=kernel.target_accept_prob,
-        lengths=getattr(kernel, "trajectory_lengths", (1.0,)),
-        step_size=kernel.step_size,
-        dense=len(like) <= _DENSE if kernel.dense is None else kernel.dense,
-        known=ensemble.known(adaptation, like),
-    )
-    record = ensemble.run(kernel.bind(), energy, start, learning, lengths, generator, progress)
+    learning, step = _engine(kernel, lengths[0], like, adaptation, ladder, generator)
+    record = ensemble.run(step, energy, start, learning, lengths, generator, progress)
     flat = torch.as_tensor(record.positions.reshape(-1, len(like)))
     draws = evaluate.over_draws(space.constrain, split(flat), chunk=_CHUNK)
     attrs = {
@@ -171,58 +180,45 @@ def sample(
         "restarted_chains": record.restarted,
         "tuning_steps": lengths[0],
     }
-    return Sampled(draws, record.stats, record.adaptation, attrs | _gate(kernel, record.positions))
+    if isinstance(learning, Tempered):
+        attrs["temperatures"] = learning.betas
+        attrs["swap_acceptance"] = learning.swap_rates
+    sites = [(name, layout.shapes[name]) for name in layout.blocks["z"]]
+    biased = isinstance(kernel, Langevin)
+    sites = sites if set(layout.shapes) != {"u"} else []
+    found = mixing.gate(attrs["kernel"], record.positions, groups, sites, biased=biased, warn=warn)
+    draws = {name: x.reshape(num_chains, -1, *x.shape[1:]) for name, x in draws.items()}
+    return Sampled(draws, record.stats, attrs | found, record.adaptation, groups)
 
 
-def _gate(kernel: Options, positions: np.ndarray) -> dict[str, Any]:
-    """Warn of chains that are biased, stuck or have not mixed."""
-    name = type(kernel).__name__
-    if isinstance(kernel, Langevin):
-        warnings.warn(
-            "Unadjusted Langevin draws are biased: its steps are not tested against the density. "
-            "Use kernel='mala' or 'chees' for draws of the posterior itself.",
-            UserWarning,
-            stacklevel=4,
-        )
-    num_chains, num_draws, _ = positions.shape
-    if num_draws < 4:
-        warnings.warn(
-            f"{num_draws} draws of each chain are too few to tell whether the chains have mixed: "
-            "keep at least 4.",
-            UserWarning,
-            stacklevel=4,
-        )
-        return {}
-    stuck = int((np.ptp(positions, axis=1) == 0).all(-1).sum())
-    worst = split_rhat(positions)
-    if not worst < _MIXED:
-        advice = "Raise num_warmup, reparametrise the model, or try kernel='nuts'."
-        parts = f"; {stuck} of them never moved" if stuck else ""
-        warnings.warn(
-            f"The {num_chains} chains of {name} have not mixed: the largest split R-hat is "
-            f"{worst:.3f}{parts}. The draws are not those of the posterior. {advice}",
-            UserWarning,
-            stacklevel=4,
-        )
-    return {"rhat": worst, "stuck_chains": stuck}
+def _engine(
+    kernel: Any,
+    num_warmup: int,
+    like: Tensor,
+    known: Mapping[str, Any] | None,
+    ladder: Path | None,
+    generator: torch.Generator,
+) -> tuple[Any, Any]:
+    """Return what learns during warm-up, and the step that it steers."""
+    inner = kernel.kernel if ladder is not None else kernel
+    dense = len(like) <= _DENSE if inner.dense is None else inner.dense
+    if ladder is not None:
+        if known is not None:
+            raise ValueError("adaptation= does not go with ParallelTempering: its ladder is new.")
+        num = kernel.num_temperatures
+        parts = (ladder.densities, ladder.sample, dense, generator)
+        tempered = Tempered(inner, num, num_warmup, *parts)
+        return tempered, tempered.step
+    learning = Adaptation(
+        num_warmup,
+        target=kernel.target_accept_prob,
+        lengths=getattr(kernel, "trajectory_lengths", (1.0,)),
+        step_size=kernel.step_size,
+        dense=dense,
+        known=None if known is None else _tensors(checks.check_adaptation(known, len(like)), like),
+    )
+    return learning, kernel.bind()
 
 
-def split_rhat(positions: Float[np.ndarray, "chain draw D"]) -> float:
-    """Return the largest split R-hat of the unconstrained positions.
-
-    Example:
-        >>> draws = np.random.default_rng(0).normal(size=(8, 100, 3))
-        >>> split_rhat(draws) < 1.05 < split_rhat(draws + np.arange(8)[:, None, None])
-        True
-    """
-    half = positions.shape[1] // 2
-    worst = 1.0
-    for d in range(positions.shape[2]):
-        series = positions[:, :, d].astype(float)
-        halves = np.concatenate([series[:, :half], series[:, -half:]])
-        within = halves.var(axis=1, ddof=1).mean()
-        between = halves.mean(axis=1).var(ddof=1)
-        if within > 0 or between > 0:
-            ratio = np.inf if within == 0 else between / within
-            worst = max(worst, float(np.sqrt((half - 1) / half + ratio)))
-    return worst
+def _tensors(values: Mapping[str, np.ndarray], like: Tensor) -> dict[str, Tensor]:
+    return {name: torch.as_tensor(value).to(like) for name, value in values.items()}
