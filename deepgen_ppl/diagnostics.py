@@ -19,17 +19,21 @@ BFMI = "Betancourt 2016, arXiv:1604.00695"
 PSIS = "Vehtari et al. 2024, arXiv:1507.02646"
 VARIATIONAL = "Yao et al. 2018, arXiv:1802.02538"
 ESS = "Kong 1992, U. Chicago TR 348"
+ANNEALING = "Grosse et al. 2015, arXiv:1511.02543"
+BRIDGE = "Gronau et al. 2017, arXiv:1703.05984"
 LOSS = "Dhaka et al. 2020, arXiv:2009.00666"
 
 _NEEDED_ESS = 100.0
 _NEEDED_FRACTION = 0.01
+_MOST_ERROR = 0.5  # nats, of the worst row
 
 
 def diagnose_posterior(posterior: "Posterior") -> Diagnosis:
     """Check draws by the standards of the method that made them.
 
     MCMC: R-hat, bulk and tail ESS of the worst element of the worst site, divergences, E-BFMI.
-    Weighted draws: Pareto k, ESS and effective fraction of the worst row. Draws of a guide: the
+    Weighted draws: Pareto k, ESS and effective fraction of the worst row. Evidence by annealing or
+    by a bridge: its standard error, of the worst row. Draws of a guide: the
     same of the weights exp(lp - log_q), unless all latents are local to a plate of the data, whose
     rows only importance sampling tells apart. Where draws are independent the chain diagnostics are
     listed as not applicable.
@@ -54,7 +58,7 @@ def diagnose_posterior(posterior: "Posterior") -> Diagnosis:
     chains, num = posterior.num_chains, posterior.num_draws
     checks: list[Check] = []
     if posterior.evidence is not None:
-        checks += evidence_checks(posterior.evidence)
+        checks += _of_method(posterior.evidence)
     elif posterior.log_weights is not None:
         log_weights = posterior.log_weights.reshape(-1, *posterior.log_weights.shape[2:])
         checks += evidence_checks(evidence(log_weights, rows=posterior.row_dim))
@@ -195,6 +199,40 @@ def evidence_checks(found: Evidence, *, source: str = PSIS) -> list[Check]:
     fraction, threshold = float(ess.min()) / num, f">= {_NEEDED_FRACTION}"
     checks.append(Check("effective fraction", fraction, threshold, not bad.size, advice, ESS))
     return checks
+
+
+def error_check(found: Evidence, advice: str, source: str) -> Check:
+    """Standard error of log evidence, of the worst row where there are rows.
+
+    Args:
+        found: The evidence.
+        advice: What to do where it is too large.
+        source: Where the check comes from.
+
+    Example:
+        >>> error_check(evidence(np.zeros(100)), "Take more.", ANNEALING).ok
+        True
+    """
+    error = found.per_row_standard_error
+    error = np.atleast_1d(found.standard_error if error is None else error)
+    bad = _worst_first(error, ~(error < _MOST_ERROR))
+    good = "The log evidence is known well enough to compare models."
+    if bad.size:
+        good = f"The log evidence is rough{_of_rows(bad, len(error), found.rows)}: {advice}"
+    worst = float(error.max())
+    return Check("standard error", worst, f"< {_MOST_ERROR}", not bad.size, good, source)
+
+
+def _of_method(found: Evidence) -> list[Check]:
+    """Checks of evidence by the method that made it."""
+    if found.method.startswith("bridge"):
+        return [error_check(found, "draw more, or bridge to a fitted guide.", BRIDGE)]
+    if found.method.startswith(("annealed", "sequential")):
+        advice = "raise num_temperatures, or start at a fitted guide."
+        if found.method.startswith("sequential"):
+            advice = "raise num_particles or fraction, or start at a fitted guide."
+        return [error_check(found, advice, ANNEALING)]
+    return evidence_checks(found)
 
 
 def chain_checks(draws: Mapping[str, Float[np.ndarray, "chain draw *shape"]]) -> list[Check]:

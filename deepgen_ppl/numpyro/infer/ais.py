@@ -101,7 +101,7 @@ def ais(
             climb = Climb(path, num_leapfrogs, index, bar.update)
             keys = random.split(random.fold_in(key, number), 3)
             bar.set_description("pilot run")
-            schedule = pilot(climb, keys[0]).refine(num_temperatures)
+            schedule = pilot(climb, keys[0], num_chains=num_chains).refine(num_temperatures)
             bar.set_description("annealing")
             chains = climb.begin(keys[1], num_chains)
             chains, acceptance = climb.run(keys[2], chains, upwards(schedule))

@@ -32,7 +32,7 @@ _CHUNK_MOVES = 50
 _CHUNK_NUMBERS = 1 << 24
 """Numbers (of 4 bytes) that the intermediate values of one chunk of rows may take, roughly."""
 _JITTER = 0.25
-_PILOT_CHAINS, _PILOT_FRACTION, _PILOT_MOVES, _FIRST_MOVES = 64, 0.8, 3, 15
+_PILOT_CHAINS, _PILOT_FRACTION, _PILOT_MOVES, _FIRST_MOVES = (64, 256), 0.8, 3, 15
 _MOST_STAGES = 1000
 
 
@@ -196,7 +196,7 @@ def pilot(
     climb: Climb,
     key: Array,
     *,
-    num_chains: int = _PILOT_CHAINS,
+    num_chains: int,
     fraction: float = _PILOT_FRACTION,
 ) -> Schedule:
     """Find temperatures, step sizes and scales on chains that climb and are resampled on the way.
@@ -207,13 +207,14 @@ def pilot(
     Args:
         climb: The moves.
         key: Random key.
-        num_chains: Number of chains.
+        num_chains: Number of chains that will follow; the pilot has as many, from 64 to 256.
         fraction: Effective fraction that each step in temperature keeps.
 
     Raises:
         ValueError: The joint density is nowhere finite, or NaN, at draws of the reference.
     """
     began, told = random.split(key)
+    num_chains = int(np.clip(num_chains, *_PILOT_CHAINS))
     climb.tell, tell = lambda count: None, climb.tell
     z = np.asarray(climb.begin(began, num_chains).position)
     beta, sizes = np.zeros(z.shape[1:-1]), np.full(z.shape[1:-1], 0.5 / climb.num_leapfrogs)

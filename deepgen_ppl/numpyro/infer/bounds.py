@@ -220,7 +220,7 @@ def _anneal(
             climb = Climb(path, num_leapfrogs, index, bar.update)
             keys = random.split(random.fold_in(key, number), 5)
             began = time.perf_counter()
-            schedule = pilot(climb, keys[0]).refine(num_temperatures)
+            schedule = pilot(climb, keys[0], num_chains=num_chains).refine(num_temperatures)
             chains, _ = climb.run(keys[2], climb.begin(keys[1], num_chains), upwards(schedule))
             turned, counted = time.perf_counter(), climb.gradients
             own = _positions(path, starts, index, num_chains, keys[3])

@@ -120,7 +120,7 @@ def smc(
             climb = Climb(path, num_leapfrogs, index, bar.update)
             keys = random.split(random.fold_in(key, number), 3)
             bar.set_description(f"pilot run {number + 1} of {len(chunks)}")
-            schedule = pilot(climb, keys[0], fraction=fraction)
+            schedule = pilot(climb, keys[0], num_chains=num_particles, fraction=fraction)
             bar.set_description(f"climb {number + 1} of {len(chunks)}")
             chains = climb.begin(keys[1], num_particles)
             position, means = _climb(climb, keys[2], chains, schedule, num_islands, num_moves)
