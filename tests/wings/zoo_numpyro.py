@@ -435,3 +435,19 @@ def line_guide(x: Array, y: Array | None = None) -> None:
 
 half_coins = handlers.scale(hidden_coins, scale=0.5)
 half_coins_guide = handlers.scale(hidden_coins_guide, scale=0.5)
+
+
+def waiting(y: Array) -> None:
+    """Waiting times of an unknown rate: rate ~ Gamma(2, 1), y_i ~ Exponential(rate)."""
+    rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Exponential(rate), obs=y)
+
+
+def two_modes(y: Array) -> None:
+    """A place near 8 or -8, with 3/4 and 1/4: where ~ N(0, 4), seen with 8 added or taken."""
+    where = numpyro.sample("where", dist.Normal(0.0, 4.0))
+    weights = dist.Categorical(jnp.array([0.75, 0.25]))
+    with numpyro.plate("data", len(y)):
+        signs = dist.Normal(jnp.stack([where - 8.0, where + 8.0], -1), 0.5)
+        numpyro.sample("y", dist.MixtureSameFamily(weights, signs), obs=y)

@@ -365,3 +365,19 @@ def line_guide(x: Tensor, y: Tensor | None = None) -> None:
 
 half_coins = poutine.scale(hidden_coins, scale=0.5)
 half_coins_guide = poutine.scale(hidden_coins_guide, scale=0.5)
+
+
+def waiting(y: Tensor) -> None:
+    """Waiting times of an unknown rate: rate ~ Gamma(2, 1), y_i ~ Exponential(rate)."""
+    rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Exponential(rate), obs=y)
+
+
+def two_modes(y: Tensor) -> None:
+    """A place near 8 or -8, with 3/4 and 1/4: where ~ N(0, 4), seen with 8 added or taken."""
+    where = pyro.sample("where", dist.Normal(0.0, 4.0))
+    weights = dist.Categorical(torch.tensor([0.75, 0.25]))
+    with pyro.plate("data", len(y)):
+        signs = dist.Normal(torch.stack([where - 8.0, where + 8.0], -1), 0.5)
+        pyro.sample("y", dist.MixtureSameFamily(weights, signs), obs=y)
