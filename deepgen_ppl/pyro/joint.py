@@ -18,7 +18,7 @@ from torch.distributions import biject_to
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.compilation import without_host_values
-from deepgen_ppl.pyro.parameters import installed, preserved
+from deepgen_ppl.pyro.parameters import installed
 from deepgen_ppl.pyro.program import call, log_probs, terms
 from deepgen_ppl.pyro.structure import Pair, Site
 from deepgen_ppl.pyro.unconstrained import Potential
@@ -51,8 +51,7 @@ class Joint:
         if index is not None:
             tables = {n: axis for p in pair.programs for n, axis in p.tables.items()}
             self.params |= {n: params[n].index_select(axis, index) for n, axis in tables.items()}
-        with preserved(pair.modules):
-            self.potential = Potential(pair.model, self.params, self.data)
+        self.potential = Potential(pair.model, self.params, self.data)
 
     def log_densities(self, z: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return those of the reference and of the joint, Jacobians included."""

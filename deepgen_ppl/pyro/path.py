@@ -3,6 +3,7 @@ r"""The path from a law that can be drawn from to a program's joint density, on 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
@@ -103,10 +104,11 @@ class Path:
         index: Int[Tensor, " B"] | None = None,
     ) -> None:
         self.pair, self.data, self.index = pair, tuple(data), index
-        self.params = {name: value.detach() for name, value in params.items()}
+        self.params = dict(params)
+        values = {name: value.detach() for name, value in params.items()}
         self.rows = pair.model.data_plates[0] if by_rows else None
-        with preserved(pair.modules):
-            self._joint = Joint(pair, self.params, self.data, by_rows, index)
+        with quiet(pair):
+            self._joint = Joint(pair, values, self.data, by_rows, index)
             start = self._joint.potential.init(0)
             self.layout = Layout.of(self._joint.potential.continuous, start, by_rows)
         self.device = next(iter(start.values())).device
@@ -230,7 +232,7 @@ class Path:
         """
         potential = self._joint.potential
         values = potential.constrain if self.rows is None else lambda u: potential.values(u)[0]
-        with preserved(self.pair.modules):
+        with self._quiet():
             return evaluate.over_draws(lambda one: values(self.layout.split(one["z"])), {"z": z})
 
     def unconstrain(self, sites: Mapping[str, Any]) -> Float[Tensor, "K *row D"]:
@@ -326,7 +328,7 @@ def read_path(
     pair = read_pair(model, guide, data, model_kwargs=model_kwargs, params=learned, seed=seed,
                      prior=True, enumerated=True)  # fmt: skip
     tensors = data_.to_tensors(data, data_.device_of(pair.modules))
-    values = {name: value.detach() for name, value in resolve(pair.params, learned).items()}
+    values = resolve(pair.params, learned)
     _check(pair, values, tensors, verb)
     with handlers.validation(False):
         checks.check_points(points(pair, values, tensors, mix(seed, 3)))
@@ -341,7 +343,14 @@ def read_path(
 @contextmanager
 def quiet(pair: Pair) -> Iterator[None]:
     """Run programs with validation off, a param store of their own and buffers put back."""
-    with private_store(), handlers.validation(False), preserved(pair.modules):
+    with (
+        private_store(),
+        handlers.validation(False),
+        preserved(pair.modules),
+        warnings.catch_warnings(),
+    ):
+        # Learned values are constants here, of which Pyro warns.
+        warnings.filterwarnings("ignore", ".*because requires_grad=False", UserWarning)
         yield
 
 

@@ -23,7 +23,8 @@ _CHUNK_NUMBERS = 1 << 24
 _JITTER = 0.25
 _TARGET = 0.8
 _TURN = 1.6  # longest trajectory: a quarter of a turn in units of the widths
-_PILOT_CHAINS, _PILOT_FRACTION, _PILOT_MOVES, _FIRST_MOVES = 256, 0.8, 6, 15
+_PILOT_FRACTION, _PILOT_MOVES, _FIRST_MOVES = 0.8, 6, 15
+_FEWEST_PILOTS, _MOST_PILOTS = 64, 256
 _MOST_STAGES = 1000
 
 
@@ -192,7 +193,7 @@ def pilot(
     climb: Climb,
     generator: torch.Generator,
     *,
-    num_chains: int = _PILOT_CHAINS,
+    num_chains: int | None = None,
     fraction: float = _PILOT_FRACTION,
     dense: bool | None = None,
 ) -> Schedule:
@@ -204,7 +205,7 @@ def pilot(
     Args:
         climb: The moves.
         generator: Source of random numbers.
-        num_chains: Number of chains.
+        num_chains: Number of chains; 64 to 256, by the number of coordinates, when None.
         fraction: Effective fraction that each step in temperature keeps.
         dense: Whether scales are lower factors of covariances; where these fit when None.
 
@@ -212,6 +213,8 @@ def pilot(
         ValueError: The joint density is nowhere finite, or NaN, at draws of the reference.
     """
     tell, climb.tell = climb.tell, lambda count: None
+    if num_chains is None:
+        num_chains = int(np.clip(2 * climb.path.dim, _FEWEST_PILOTS, _MOST_PILOTS))
     dense = _fits(climb.path, num_chains) if dense is None else dense
     chains = climb.begin(generator, num_chains)
     beta = np.zeros(climb.path.shape[:-1])
