@@ -19,9 +19,11 @@ for language in ("numpyro", "pyro"):
 ONE_WING_ONLY_FILES: dict[str, set[str]] = {
     "numpyro": {"fingerprint.py", "infer/sampler.py"},
     "pyro": {
+        "graphs.py",
         "parameters.py",
         "pointwise.py",
         "vectorised.py",
+        "infer/batched.py",
         "infer/gradient.py",
         "infer/trajectory.py",
     },

@@ -15,7 +15,7 @@ from deepgen_ppl.pyro import graphs, handlers
 from deepgen_ppl.pyro.compilation import compile_step
 from deepgen_ppl.pyro.infer.gradient import Layout
 
-_LEVELS = ("auto", "eager", "traced", "compiled")
+LEVELS = ("auto", "eager", "traced", "compiled")
 _COMPILING = 15.0  # seconds that inductor takes on a small program
 _SAVED = 0.6  # share of a traced gradient's time that it saves
 _CHECKED = 8
@@ -128,8 +128,8 @@ def batched(
         >>> energy(points)[0], energy.compiled
         (tensor([ 2.5000, 25.0000]), 'torchscript')
     """
-    if level not in _LEVELS:
-        raise ValueError(f"level must be one of {', '.join(map(repr, _LEVELS))}, not {level!r}.")
+    if level not in LEVELS:
+        raise ValueError(f"level must be one of {', '.join(map(repr, LEVELS))}, not {level!r}.")
 
     def energy(position: Tensor, *more: Tensor) -> Tensor:
         return potential(layout.split((position,)), *more)

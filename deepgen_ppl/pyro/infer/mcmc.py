@@ -14,7 +14,7 @@ from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro import program as program_
-from deepgen_ppl.pyro.infer import evaluate, gradient, vectorized
+from deepgen_ppl.pyro.infer import batched, evaluate, gradient, vectorized
 from deepgen_ppl.pyro.infer import kernel as kernel_
 from deepgen_ppl.pyro.infer import space as space_
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, resolve
@@ -42,6 +42,7 @@ def mcmc(
     init: Any = None,
     neutra: Any = None,
     adaptation: Mapping[str, Any] | None = None,
+    compile: str = "auto",
     seed: int = 0,
 ) -> Posterior:
     r"""Draw the latent sites of a model from their posterior by Markov chains.
@@ -88,6 +89,9 @@ def mcmc(
             `AutoIAFNormal`: chains walk on the space that it maps to the model's (NeuTra).
         adaptation: `posterior.adaptation` of an earlier run, for a vectorised kernel to begin with;
             with `num_warmup=0` it is used as it is.
+        compile: How a vectorised kernel's gradient runs: "eager" (the program itself), "traced" (a
+            flat graph of it), "compiled" (by inductor), or "auto": compiled where the expected
+            number of gradients repays it, else traced.
         seed: Seed of chains and starting points. The user's random state is left alone.
 
     Returns:
@@ -133,7 +137,7 @@ def mcmc(
         num_chains = _NUM_CHAINS if ours is None else vectorized.NUM_CHAINS
     counts = {"num_samples": num_samples, "num_chains": num_chains, "thinning": thinning}
     _check_counts(num_warmup=num_warmup, **counts)
-    _check_method(chain_method, ours, adaptation)
+    _check_method(chain_method, ours, adaptation, compile)
     data = data_.to_tensors(data)
     fn, bound, _ = program_.unwrap(model)
     data_.check(data_.argument_names(fn, len(bound), len(data)), data)
@@ -166,6 +170,7 @@ def mcmc(
         found = None
         if ours is not None:
             theirs = {**shared, "adaptation": adaptation, "path": path, "warn": kernel != "auto"}
+            theirs["level"] = compile
             found = vectorized.sample(ours, space, lengths, num_chains, **theirs)
             if kernel == "auto" and not found.attrs.get("mixed", True):
                 rhat = found.attrs["ensemble_rhat"]
@@ -245,7 +250,12 @@ def _one_by_one(
     return vectorized.Sampled(draws, stats, attrs)
 
 
-def _check_method(chain_method: str, ours: Any, adaptation: Any) -> None:
+def _check_method(chain_method: str, ours: Any, adaptation: Any, compile: str) -> None:
+    if compile not in batched.LEVELS or (ours is None and compile != "auto"):
+        levels = batched.LEVELS if ours is not None else ("auto",)
+        raise ValueError(
+            f"compile={compile!r}: pass one of {', '.join(map(repr, levels))} with this kernel."
+        )
     known = ("auto", "sequential" if ours is None else "vectorized")
     if chain_method not in known:
         raise ValueError(
