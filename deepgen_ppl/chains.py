@@ -4,15 +4,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 _MANY = 100  # of a site with more elements, only the suspicious ones are looked at
 
 
 def worst_statistics(
     draws: Mapping[str, Float[np.ndarray, "chain draw *shape"]],
+    superchains: Int[np.ndarray, " chain"] | None = None,
 ) -> dict[str, tuple[float, str]]:
-    """The worst R-hat, bulk ESS and tail ESS over all elements of all sites.
+    """The worst R-hat, nested R-hat, bulk ESS and tail ESS over all elements of all sites.
 
     The numbers are ArviZ's, tail ESS at the 5% and 95% quantiles. Elements that never vary over any
     draw (structural zeros, say) are left out; one that does not vary within a chain but between
@@ -20,10 +21,12 @@ def worst_statistics(
 
     Args:
         draws: Sites to draws, at least 4 of them a chain.
+        superchains: Number of the group of each chain that set out from one point, where there are
+            such groups: then there is a nested R-hat.
 
     Returns:
-        ``"R-hat"``, ``"bulk ESS"`` and ``"tail ESS"`` to the value and the element that has it,
-        such as ``"theta[3]"``; what no element has is missing.
+        ``"R-hat"``, ``"nested R-hat"``, ``"bulk ESS"`` and ``"tail ESS"`` to the value and the
+        element that has it, such as ``"theta[3]"``; what no element has is missing.
 
     Cost:
         About 3 ms an element; of a site with more than 100 elements, the 100 with the largest split
@@ -32,6 +35,10 @@ def worst_statistics(
     References:
         Vehtari, Gelman, Simpson, Carpenter, Bürkner: Rank-normalization, folding, and localization:
         an improved R-hat. Bayesian Analysis 16(2), 2021. https://arxiv.org/abs/1903.08008
+
+        Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari, Gelman: Nested R-hat: assessing the
+        convergence of Markov chain Monte Carlo when running many short chains. Bayesian Analysis,
+        2024. https://arxiv.org/abs/2110.13017
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -43,9 +50,9 @@ def worst_statistics(
     found: dict[str, list[tuple[float, str]]] = {}
     for site, value in draws.items():
         for label, series in _suspects(site, np.asarray(value)):
-            for name, number in _chain_statistics(series).items():
+            for name, number in _chain_statistics(series, superchains).items():
                 found.setdefault(name, []).append((number, label))
-    return {name: (max if name == "R-hat" else min)(pairs) for name, pairs in found.items()}
+    return {n: (max if n.endswith("R-hat") else min)(pairs) for n, pairs in found.items()}
 
 
 def energy_bfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, "chain"]:
@@ -96,11 +103,14 @@ def classic_rhat(
     return np.where(within > 0.0, found, np.where(between > 0.0, np.inf, 1.0))
 
 
-def _chain_statistics(series: Float[np.ndarray, "chain draw"]) -> dict[str, float]:
+def _chain_statistics(
+    series: Float[np.ndarray, "chain draw"], superchains: np.ndarray | None
+) -> dict[str, float]:
     from arviz_stats.base import array_stats
 
+    nested = {} if superchains is None else {"nested R-hat": np.inf}
     if (np.ptp(series, axis=1) == 0).any() or not np.isfinite(series).all():
-        return {"R-hat": np.inf, "bulk ESS": 0.0, "tail ESS": 0.0}
+        return {"R-hat": np.inf, **nested, "bulk ESS": 0.0, "tail ESS": 0.0}
     stats: Any = array_stats
     with np.errstate(all="ignore"):
         found = {
@@ -108,6 +118,8 @@ def _chain_statistics(series: Float[np.ndarray, "chain draw"]) -> dict[str, floa
             "bulk ESS": float(stats.ess(series, method="bulk")),
             "tail ESS": float(stats.ess(series, method="tail", prob=(0.05, 0.95))),
         }
+        if superchains is not None:
+            found["nested R-hat"] = float(stats.rhat_nested(series, superchains))
     # quantiles of a discrete site may not vary: then there is no tail to speak of
     return {name: value for name, value in found.items() if np.isfinite(value)}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from deepgen_ppl.chains import energy_bfmi, worst_statistics
 from deepgen_ppl.diagnosis import Check, Diagnosis
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from deepgen_ppl.posterior import Posterior
 
 RHAT = "Vehtari et al. 2021, arXiv:1903.08008"
+NESTED = "Margossian et al. 2024, arXiv:2110.13017"
+LANGEVIN = "Roberts and Tweedie 1996, Bernoulli 2(4)"
 HMC = "Betancourt 2017, arXiv:1701.02434"
 BFMI = "Betancourt 2016, arXiv:1604.00695"
 PSIS = "Vehtari et al. 2024, arXiv:1507.02646"
@@ -26,12 +28,15 @@ LOSS = "Dhaka et al. 2020, arXiv:2009.00666"
 _NEEDED_ESS = 100.0
 _NEEDED_FRACTION = 0.01
 _MOST_ERROR = 0.5  # nats, of the worst row
+_MANY_CHAINS = 16  # from which 400 effective draws in all are enough
 
 
 def diagnose_posterior(posterior: "Posterior") -> Diagnosis:
     """Check draws by the standards of the method that made them.
 
-    MCMC: R-hat, bulk and tail ESS of the worst element of the worst site, divergences, E-BFMI.
+    MCMC: R-hat, bulk and tail ESS of the worst element of the worst site, divergences, E-BFMI;
+    nested R-hat where groups of chains set out from one point, which then decides instead of R-hat;
+    whether the kernel is biased.
     Weighted draws: Pareto k, ESS and effective fraction of the worst row. Evidence by annealing or
     by a bridge: its standard error, of the worst row. Draws of a guide: the
     same of the weights exp(lp - log_q), unless all latents are local to a plate of the data, whose
@@ -69,8 +74,10 @@ def diagnose_posterior(posterior: "Posterior") -> Diagnosis:
         for name, threshold in _chain_thresholds(chains).items():
             checks.append(Check(name, None, threshold, None, advice, RHAT))
         return Diagnosis(f"{posterior.method}, {chains * num} independent draws", tuple(checks))
-    checks += chain_checks(posterior.draws)
+    checks += chain_checks(posterior.draws, posterior.superchains)
     checks += sampler_checks(posterior.stats)
+    if posterior.attrs.get("biased"):
+        checks.append(_bias_check(str(posterior.attrs.get("kernel", "the kernel"))))
     plural = "s" if chains != 1 else ""
     return Diagnosis(f"{posterior.method}, {chains} chain{plural} x {num} draws", tuple(checks))
 
@@ -235,11 +242,20 @@ def _of_method(found: Evidence) -> list[Check]:
     return evidence_checks(found)
 
 
-def chain_checks(draws: Mapping[str, Float[np.ndarray, "chain draw *shape"]]) -> list[Check]:
+def chain_checks(
+    draws: Mapping[str, Float[np.ndarray, "chain draw *shape"]],
+    superchains: Int[np.ndarray, " chain"] | None = None,
+) -> list[Check]:
     """R-hat, bulk ESS and tail ESS of the worst element of the worst site.
 
-    Elements that never vary over any draw (structural zeros, say) are left out; one that varies
-    between chains but not within one has an infinite R-hat.
+    Where groups of chains set out from one point, nested R-hat decides whether they mixed: R-hat
+    of many short chains is above 1.01 by chance. Elements that never vary over any draw (structural
+    zeros, say) are left out; one that varies between chains but not within one has an infinite
+    R-hat.
+
+    Args:
+        draws: Sites to draws.
+        superchains: Number of the group of each chain.
 
     Example:
         >>> stuck = np.repeat([[0.0], [1.0]], 100, axis=1)
@@ -247,20 +263,24 @@ def chain_checks(draws: Mapping[str, Float[np.ndarray, "chain draw *shape"]]) ->
         inf
     """
     chains, num = next((value.shape[:2] for value in draws.values()), (0, 0))
-    limits = _chain_thresholds(chains)
+    limits = _chain_thresholds(chains, superchains is not None)
     if draws and num < 4:
         advice = f"{num} draws a chain are too few to tell: raise num_samples."
         return [Check(name, None, limit, False, advice, RHAT) for name, limit in limits.items()]
-    worst = worst_statistics(draws)
+    worst = worst_statistics(draws, superchains)
     checks = []
     for name, limit in limits.items():
+        source = NESTED if name == "nested R-hat" else RHAT
         if name not in worst:
             advice = "There is nothing to check: no site varies."
-            checks.append(Check(name, None, limit, None, advice, RHAT))
+            checks.append(Check(name, None, limit, None, advice, source))
             continue
         number, label = worst[name]
-        ok = number < 1.01 if name == "R-hat" else number >= 100 * chains
-        checks.append(Check(name, number, limit, ok, _chain_advice(name, label, ok), RHAT))
+        ok = number < 1.01 if name.endswith("R-hat") else number >= _needed_draws(chains)
+        advice = _chain_advice(name, label, ok)
+        if name == "R-hat" and superchains is not None and np.isfinite(number) and not ok:
+            ok, advice = None, "Chains this short differ by chance: nested R-hat decides."
+        checks.append(Check(name, number, limit, ok, advice, source))
     return checks
 
 
@@ -331,13 +351,26 @@ def _energy_check(energy: Float[np.ndarray, "chain draw"]) -> Check:
     return Check("E-BFMI", worst, ">= 0.3", worst >= 0.3, advice, BFMI)
 
 
-def _chain_thresholds(chains: int) -> dict[str, str]:
-    needed = f">= {100 * chains}"
-    return {"R-hat": "< 1.01", "bulk ESS": needed, "tail ESS": needed}
+def _needed_draws(chains: int) -> int:
+    return 100 * chains if chains < _MANY_CHAINS else 400
+
+
+def _chain_thresholds(chains: int, nested: bool = False) -> dict[str, str]:
+    needed = f">= {_needed_draws(chains)}"
+    rhats = ("R-hat", "nested R-hat") if nested else ("R-hat",)
+    return {**dict.fromkeys(rhats, "< 1.01"), "bulk ESS": needed, "tail ESS": needed}
+
+
+def _bias_check(kernel: str) -> Check:
+    advice = (
+        f"The steps of {kernel} are not tested against the density, so its draws have another law "
+        "than the posterior: use kernel='mala' or 'chees'."
+    )
+    return Check("biased kernel", 1.0, "= 0", False, advice, LANGEVIN)
 
 
 def _chain_advice(name: str, label: str, ok: bool) -> str:
-    if name == "R-hat":
+    if name.endswith("R-hat"):
         cure = "run longer, reparametrise, or look for several modes"
         return f"The chains agree (worst: {label})." if ok else f"They disagree on {label}: {cure}."
     if ok:

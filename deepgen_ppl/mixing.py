@@ -79,6 +79,7 @@ def gate(
     sites: Sequence[tuple[str, Sequence[int]]],
     *,
     biased: bool = False,
+    resting: bool = False,
     warn: bool = True,
     stacklevel: int = 4,
 ) -> dict[str, Any]:
@@ -90,6 +91,7 @@ def gate(
         groups: Number of the group of each chain, see `superchains`.
         sites: Name and unconstrained shape of each site, in the order of the coordinates.
         biased: Whether the kernel has another law than the posterior.
+        resting: Whether a chain may rest where it is, as discrete ones do in a likely state.
         warn: Whether to warn, or only to say it in the attributes.
         stacklevel: That of the warning.
 
@@ -118,7 +120,7 @@ def gate(
         rhat = ensemble_rhat(positions, groups)
         worst, where = float(rhat.max()), _label(sites, int(rhat.argmax()))
         limit, kind = (_LIMIT, "split R-hat") if groups is None else (_NESTED_LIMIT, "nested R-hat")
-        stuck = int((np.ptp(positions, axis=1) == 0).all(-1).sum())
+        stuck = 0 if resting else int((np.ptp(positions, axis=1) == 0).all(-1).sum())
         attrs |= {"ensemble_rhat": worst, "stuck_chains": stuck, "mixed": worst < limit}
         if not worst < limit or stuck:
             parts = f", and {stuck} of the chains never moved" if stuck else ""

@@ -65,7 +65,8 @@ class Warped:
         if strategy is None:
             return {"u": random.normal(key, flat.shape, flat.dtype)}
         try:
-            return {"u": self.transform.inv(self.guide._unpack_latent.inv(z))}
+            order = self.guide._init_locs  # the guide joins its sites in this order
+            return {"u": self.transform.inv(jnp.concatenate([z[n].reshape(-1) for n in order]))}
         except NotImplementedError as error:
             raise ValueError(
                 f"the transform of {type(self.guide).__name__} has no inverse, so neutra= goes "
