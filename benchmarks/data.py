@@ -50,6 +50,13 @@ def logistic(rows: int = 1000, columns: int = 20) -> tuple[np.ndarray, np.ndarra
     return covariates.astype(np.float32), labels.astype(np.float32)
 
 
+def correlated(size: int = 100, condition: float = 1000.0) -> np.ndarray:
+    """Return a root `(size, size)` of a rotated covariance of this condition number."""
+    turned, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))
+    variances = np.geomspace(1.0, condition, size)
+    return np.linalg.cholesky((turned * variances) @ turned.T).astype(np.float32)
+
+
 def old_faithful() -> np.ndarray:
     """Return the 272 eruptions of Old Faithful, `(272, 2)`, each column standardised.
 

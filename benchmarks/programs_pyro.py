@@ -61,3 +61,32 @@ def eight_schools(effects, errors):
     with pyro.plate("school", len(effects)):
         raw = pyro.sample("raw", dist.Normal(0.0, 1.0))
         pyro.sample("effect", dist.Normal(mean + spread * raw, errors), obs=effects)
+
+
+def gaussian(root):
+    """Normal with covariance root root^T."""
+    pyro.sample("z", dist.MultivariateNormal(root.new_zeros(len(root)), scale_tril=root))
+
+
+def logistic(covariates, labels):
+    """Logistic regression with standard normal weights."""
+    columns = covariates.shape[1]
+    weights = pyro.sample("weights", dist.Normal(torch.zeros(columns), 1.0).to_event(1))
+    with pyro.plate("data", len(covariates)):
+        pyro.sample("label", dist.Bernoulli(logits=covariates @ weights), obs=labels)
+
+
+def mixture(x):
+    """Mixture of two Gaussians with diagonal scales, assignments summed out.
+
+    The second component lies above the first in both columns (long eruptions follow long waits), so
+    that no chain is caught with its labels exchanged.
+    """
+    weights = pyro.sample("weights", dist.Dirichlet(torch.ones(2)))
+    centre = pyro.sample("centre", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    gap = pyro.sample("gap", dist.HalfNormal(torch.full((2,), 2.0)).to_event(1))
+    scales = pyro.sample("scales", dist.LogNormal(torch.full((2, 2), -1.0), 0.3).to_event(2))
+    means = centre + gap * torch.tensor([[-0.5], [0.5]])
+    components = dist.Normal(means, scales).to_event(1)
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), components), obs=x)
