@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp, stdtrit
 
 _LEVEL_OF_SPREAD, _LEVEL_OF_MARKOV = 0.04, 0.01  # together the 5% that a limit may miss
 _WIDTH = 100
@@ -201,6 +200,8 @@ def mean_bound(name: str, log_weights: Float[np.ndarray, "K ..."], *, cost: str 
         >>> round(mean_bound("ELBO", log_w).value, 1)
         -0.5
     """
+    from scipy.special import stdtrit
+
     log_w = np.asarray(log_weights, np.float64)
     _check(name, log_w)
     wide = float(stdtrit(len(log_w) - 1, 0.95))
@@ -231,6 +232,8 @@ def aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
 def _grouped(
     name: str, log_w: np.ndarray, sign: float, direction: Any, cost: str, assumes: str
 ) -> Bound:
+    from scipy.special import logsumexp, stdtrit
+
     _check(name, log_w)
     num = len(log_w)
     groups = int(np.clip(round(np.sqrt(num)), 2, 20))

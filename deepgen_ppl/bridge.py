@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp, stdtrit
 
 from deepgen_ppl.evidence import Evidence
 
@@ -158,6 +157,8 @@ def bridge_evidence(
         >>> round(bridge_evidence((one, one), num_draws=100).standard_error, 4)
         0.2598
     """
+    from scipy.special import stdtrit
+
     log_z = np.mean([half.log_evidence for half in halves], axis=0)
     first, second = (half.relative_error for half in halves)
     # The halves share their draws: their estimates correlate by 0.4 to 0.5 (normals of 1 to 50
@@ -225,6 +226,8 @@ def check_has(posterior_sites: object, sites: list[str]) -> None:
 
 
 def _iterate(own: np.ndarray, proposed: np.ndarray, share: np.ndarray) -> np.ndarray:
+    from scipy.special import logsumexp
+
     log_own, log_other = np.log(share), np.log1p(-share)
     log_z = np.zeros(own.shape[1])
     for _ in range(_MOST_STEPS):

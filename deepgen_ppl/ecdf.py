@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import gammaln
-from scipy.stats import binom
 
 
 class Bands(NamedTuple):
@@ -40,6 +38,8 @@ def tail_level(
         >>> float(tail_level(np.array([5]), np.array([0.5]), 10)) > 1.0
         True
     """
+    from scipy.stats import binom
+
     z = points.reshape(-1, *[1] * (counts.ndim - 1))
     tails = np.minimum(binom.cdf(counts, num, z), binom.sf(counts - 1, num, z))
     return 2.0 * np.asarray(tails).min(axis=0)
@@ -135,6 +135,8 @@ def bands(prob: float, points: tuple[float, ...], num: int) -> Bands:
 
 def _inside(level: float, z: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and largest counts whose tails are above a level, at each point."""
+    from scipy.stats import binom
+
     tail = 0.5 * level * (1.0 + 1e-9)  # a count exactly at the level is outside
     lower = np.maximum(binom.ppf(tail, num, z), 0).astype(int)
     upper = num - np.maximum(binom.ppf(tail, num, 1.0 - z), 0).astype(int)
@@ -142,4 +144,6 @@ def _inside(level: float, z: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _poisson(counts: np.ndarray, rate: float) -> np.ndarray:
+    from scipy.special import gammaln
+
     return np.exp(counts * np.log(rate) - rate - gammaln(counts + 1.0))

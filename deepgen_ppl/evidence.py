@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import stdtrit
+
+from deepgen_ppl.pareto import normalise, smooth_columns, tail_length
 
 _MARKOV95 = float(np.log(0.05))  # P(Z_hat >= 20 Z) <= 1/20 for a non-negative unbiased Z_hat
 
@@ -136,6 +137,8 @@ def evidence(
         >>> result.lower_limit < 0.0 < result.upper_limit
         True
     """
+    from scipy.special import stdtrit
+
     log_w = _checked(log_weights, rows)
     if log_w.ndim > 2:
         raise ValueError(f"log_weights must have shape (K,) or (K, N), not {log_w.shape}.")
@@ -204,7 +207,7 @@ def smooth(
     table = log_w.reshape(len(log_w), -1)
     smoothed, pareto_k = np.empty(table.shape), np.empty(table.shape[1])
     for columns, block in _blocks(table):
-        smoothed[:, columns], pareto_k[columns] = _smooth(block, relative_efficiency)
+        smoothed[:, columns], pareto_k[columns] = smooth_columns(block, relative_efficiency)
     return smoothed.reshape(log_w.shape), pareto_k.reshape(log_w.shape[1:])
 
 
@@ -254,7 +257,9 @@ def resample(
     rng = np.random.default_rng(seed)
     indices = np.empty((num_draws, table.shape[1]), dtype=np.int64)
     for columns, block in _blocks(table):
-        for column, weights in enumerate(np.exp(_smooth(block, 1.0)[0]).T, start=columns.start):
+        for column, weights in enumerate(
+            np.exp(smooth_columns(block, 1.0)[0]).T, start=columns.start
+        ):
             cumulative = np.cumsum(weights)
             points = (rng.random() + np.arange(num_draws)) / num_draws * cumulative[-1]
             points = np.minimum(points, np.nextafter(cumulative[-1], 0.0))
@@ -301,7 +306,7 @@ def pointwise_draws(found: Evidence, num_draws: int) -> Float[np.ndarray, "S N"]
     k = np.clip(np.nan_to_num(found.pareto_k, nan=0.0, posinf=5.0, neginf=-0.5), -0.5, 5.0)
     k = np.where(np.abs(k) < 1e-3, 1e-3, k)
     spread = np.multiply.outer(ndtri((np.arange(num_draws) + 0.5) / num_draws), error)
-    tail = _tail_length(num_draws, 1.0)
+    tail = tail_length(num_draws, 1.0)
     if 0 < tail < num_draws:
         cutoff = spread[-tail - 1]
         points = (np.arange(tail)[:, None] + 0.5) / tail
@@ -347,53 +352,11 @@ def _blocks(table: np.ndarray, size: int = 256) -> Iterator[tuple[slice, np.ndar
 
 def _reduce(table: np.ndarray, relative_efficiency: float) -> tuple[np.ndarray, ...]:
     """Log of the sum, sum of squares once normalised, and Pareto k of each column."""
-    log_weights, log_total = _normalise(table)
+    log_weights, log_total = normalise(table)
     weights = np.exp(log_weights)
     squares = np.einsum("kn,kn->n", weights, weights)
-    pareto_k = _smooth(table, relative_efficiency)[1]
+    pareto_k = smooth_columns(table, relative_efficiency)[1]
     return log_total, np.where(np.isneginf(log_total), 1.0, squares), pareto_k
-
-
-def _smooth(table: np.ndarray, relative_efficiency: float) -> tuple[np.ndarray, np.ndarray]:
-    num = len(table)
-    tail = _tail_length(num, relative_efficiency)
-    smoothed, _ = _normalise(table)
-    if tail < 5:
-        return smoothed, np.full(table.shape[1], np.nan)
-    top = np.partition(table, num - tail - 1, axis=0)[num - tail - 1 :]
-    cutoff, lowest, largest = top[0], top[1:].min(axis=0), top.max(axis=0)
-    pareto_k = np.where(np.isfinite(cutoff), -np.inf, np.inf)
-    for column in np.flatnonzero(np.isfinite(cutoff) & (lowest < largest)):
-        found, k = _psis(table[:, column], relative_efficiency)
-        if np.isfinite(k) and not np.isnan(found).any():
-            smoothed[:, column], pareto_k[column] = found, k
-        elif largest[column] - cutoff[column] > 0.01:  # a wide tail, and no Pareto law fits
-            pareto_k[column] = np.inf
-    return smoothed, pareto_k
-
-
-def _normalise(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log weights that sum to one over axis 0, and the log of their sum; columns of -inf stay."""
-    largest = table.max(axis=0)
-    shifted = table - np.where(np.isneginf(largest), 0.0, largest)
-    total = np.exp(shifted).sum(axis=0)
-    log_total = np.log(np.where(total > 0.0, total, 1.0))
-    return shifted - log_total, largest + log_total
-
-
-def _tail_length(num_particles: int, relative_efficiency: float) -> int:
-    if num_particles * relative_efficiency > 225:
-        return int(3 * np.sqrt(num_particles / relative_efficiency))
-    return num_particles // 5
-
-
-def _psis(column: np.ndarray, relative_efficiency: float) -> tuple[np.ndarray, float]:
-    from arviz_stats.base import array_stats
-
-    stats: Any = array_stats
-    with np.errstate(all="ignore"):
-        smoothed, k = stats.psislw(-column, r_eff=relative_efficiency)
-    return smoothed, float(k)
 
 
 def _worst_k(pareto_k: float | np.ndarray) -> float:

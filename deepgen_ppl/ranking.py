@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 from deepgen_ppl.bounds import aligned
 
@@ -77,6 +76,8 @@ def rank_by_evidence(
     """
     if isinstance(results, dict):
         names, results = list(results), list(results.values())
+    from scipy.special import logsumexp
+
     labels = [f"model {i}" for i in range(len(results))] if names is None else list(names)
     if len(results) < 2 or len(labels) != len(results) or len(set(labels)) != len(labels):
         raise ValueError(

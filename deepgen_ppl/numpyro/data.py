@@ -14,7 +14,7 @@ from jax import Array, random
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import Messenger
 
-from deepgen_ppl import checks
+from deepgen_ppl import data_checks
 
 
 @jax.tree_util.register_pytree_node_class
@@ -145,19 +145,19 @@ def check(names: Sequence[str], data: Sequence, batch_size: int | None = None) -
     """Return the number of rows of the data (None where arrays disagree) after checking them.
 
     Raises:
-        ValueError: empty arrays, NaN, or what `checks.check_rows` refuses.
+        ValueError: empty arrays, NaN, or what `data_checks.check_rows` refuses.
     """
-    checks.check_arrays(dict(zip(names, data, strict=True)))
+    data_checks.check_arrays(dict(zip(names, data, strict=True)))
     leaves = [
         (name, leaf)
         for name, tree in zip(names, data, strict=True)
         for leaf in jax.tree.leaves(tree)
         if isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
     ]
-    num_rows = checks.check_rows({name: leaf.shape for name, leaf in leaves}, batch_size)
+    num_rows = data_checks.check_rows({name: leaf.shape for name, leaf in leaves}, batch_size)
     for name, leaf in leaves:
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not isinstance(leaf, jax.ShapeDtypeStruct):
-            checks.check_nan(name, np.asarray(leaf))
+            data_checks.check_nan(name, np.asarray(leaf))
     return num_rows
 
 

@@ -12,7 +12,7 @@ from jax import random
 from jaxtyping import Array, Float, Int
 
 from deepgen_ppl import checks
-from deepgen_ppl.annealing import check_guide_sites, check_latents
+from deepgen_ppl.evidence_checks import check_guide_sites, check_latents
 from deepgen_ppl.numpyro.data import Inputs, as_key
 from deepgen_ppl.numpyro.joint import Joint, Layout, differing_supports
 from deepgen_ppl.numpyro.probes import check_rows_independent, points

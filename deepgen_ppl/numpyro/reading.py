@@ -13,7 +13,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.handlers import substitute, trace
 from numpyro.ops.provenance import eval_provenance
 
-from deepgen_ppl import checks
+from deepgen_ppl import checks, data_checks
 from deepgen_ppl.numpyro import data as data_
 from deepgen_ppl.numpyro.data import Inputs, argument_names, as_inputs, as_key, unwrap
 from deepgen_ppl.numpyro.handlers import minibatch, observe_draws, split_seed
@@ -188,9 +188,9 @@ def _check_full(full: Reading, batch_size: int | None) -> None:
     }
     checks.check_subsampling(subsampled, batch_size)
     for name, shape in full.shapes.items():
-        checks.check_shape(name, shape, full.sites[name].shape)
+        data_checks.check_shape(name, shape, full.sites[name].shape)
     for name, dtype in full.integers.items():
-        checks.refuse_integers(name, dtype)
+        data_checks.refuse_integers(name, dtype)
 
 
 def _set_up_autoguides(

@@ -14,7 +14,7 @@ from pyro.poutine.messenger import unwrap as unwrap_handlers
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from deepgen_ppl import checks
+from deepgen_ppl import data_checks
 
 
 def to_tensor(value: Any, device: torch.device | None = None) -> Any:
@@ -117,14 +117,14 @@ def check(names: Sequence[str], data: Sequence[Any], batch_size: int | None = No
     """Return the number of rows of the data (None where arrays disagree) after checking them.
 
     Raises:
-        ValueError: empty arrays, NaN, or what `checks.check_rows` refuses.
+        ValueError: empty arrays, NaN, or what `data_checks.check_rows` refuses.
     """
-    checks.check_arrays(dict(zip(names, data, strict=True)))
+    data_checks.check_arrays(dict(zip(names, data, strict=True)))
     leaves = [(n, v) for n, v in zip(names, data, strict=True) if isinstance(v, Tensor)]
-    total = checks.check_rows({name: tuple(leaf.shape) for name, leaf in leaves}, batch_size)
+    total = data_checks.check_rows({name: tuple(leaf.shape) for name, leaf in leaves}, batch_size)
     for name, leaf in leaves:
         if leaf.is_floating_point() and bool(torch.isnan(leaf.sum())):
-            checks.check_nan(name, leaf.detach().cpu().double().numpy())
+            data_checks.check_nan(name, leaf.detach().cpu().double().numpy())
     return total
 
 
@@ -155,7 +155,7 @@ def check_support(
     if not inside.all():
         found = value.expand(inside.shape)[~inside]
         rows = (~inside).nonzero()[:, :1].unique().tolist()
-        checks.refuse_outside(name, fixed, rows, found[:3].tolist())
+        data_checks.refuse_outside(name, fixed, rows, found[:3].tolist())
 
 
 _FIXED = (

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from deepgen_ppl import checks
-from deepgen_ppl.annealing import check_guide_sites, check_latents
+from deepgen_ppl.evidence_checks import check_guide_sites, check_latents
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer import evaluate

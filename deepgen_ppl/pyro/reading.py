@@ -9,7 +9,7 @@ import torch
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from torch import Tensor
 
-from deepgen_ppl import checks
+from deepgen_ppl import checks, data_checks
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.data import unwrap
@@ -271,9 +271,9 @@ class _Reader:
             site = site_of(msg, set())
             if site.role != "observed" or site.support is None or not isinstance(value, Tensor):
                 continue
-            checks.check_shape(name, value.shape, site.shape)
+            data_checks.check_shape(name, value.shape, site.shape)
             if not site.is_discrete and not value.is_floating_point():
-                checks.refuse_integers(name, str(value.dtype).removeprefix("torch."))
+                data_checks.refuse_integers(name, str(value.dtype).removeprefix("torch."))
             event_dim = len(site.event_shape)
             data_.check_support(name, value, site.support, msg["mask"], event_dim)
 

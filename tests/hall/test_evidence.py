@@ -61,7 +61,7 @@ def test_rows_add_up():
 @pytest.mark.parametrize("shape", [(300,), (100, 25)], ids=["global", "per row"])
 @pytest.mark.parametrize("name", ["normal", "bounded"])
 def test_one_sided_limits_cover_the_truth(name, shape, monkeypatch):
-    monkeypatch.setattr("deepgen_ppl.evidence._psis", lambda column, _: (column, 0.0))  # for speed
+    monkeypatch.setattr("deepgen_ppl.pareto._psis", lambda column, _: (column, 0.0))  # for speed
     # the mean weight is 1, so the truth is 0; 600 repetitions at 95% are 570 +/- 5.3
     rng = np.random.default_rng(4)
     found = [evidence(LOG_WEIGHTS[name](rng, shape)) for _ in range(600)]

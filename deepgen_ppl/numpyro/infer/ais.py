@@ -10,8 +10,9 @@ import numpy as np
 from jax import Array, random
 from tqdm.auto import tqdm
 
-from deepgen_ppl.annealing import check_counts, upwards
+from deepgen_ppl.annealing import upwards
 from deepgen_ppl.evidence import evidence
+from deepgen_ppl.evidence_checks import check_counts
 from deepgen_ppl.numpyro.data import as_key
 from deepgen_ppl.numpyro.infer.annealing import Climb, as_posterior, cut, join, parts, pilot
 from deepgen_ppl.numpyro.path import read_path

@@ -19,9 +19,9 @@ from deepgen_ppl.annealing import (
     next_step_size,
     next_temperature,
     padded,
-    refuse_start,
     systematic,
 )
+from deepgen_ppl.evidence_checks import refuse_start
 from deepgen_ppl.numpyro.compilation import build_of, compiled
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.kernels import hmc

@@ -14,18 +14,12 @@ from jax import Array, random
 from tqdm.auto import tqdm
 
 from deepgen_ppl import checks
-from deepgen_ppl.annealing import (
-    Schedule,
-    check_counts,
-    check_simulated,
-    downwards,
-    staying,
-    upwards,
-)
+from deepgen_ppl.annealing import Schedule, downwards, staying, upwards
 from deepgen_ppl.bounds import Bound, EvidenceBounds, lower_bound, mean_bound, upper_bound
 from deepgen_ppl.bridge import check_has
 from deepgen_ppl.chains import classic_rhat
 from deepgen_ppl.evidence import evidence
+from deepgen_ppl.evidence_checks import check_counts, check_simulated
 from deepgen_ppl.numpyro.data import as_key
 from deepgen_ppl.numpyro.infer.annealing import (
     Chains,

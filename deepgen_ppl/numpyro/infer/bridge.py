@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array, random
 from jaxtyping import Float
 
-from deepgen_ppl.annealing import check_counts
 from deepgen_ppl.bridge import Bridge, Normal, bridge_evidence, check_draws, check_has
 from deepgen_ppl.bridge import bridge as bridge_
+from deepgen_ppl.evidence_checks import check_counts
 from deepgen_ppl.numpyro.compilation import build_of
 from deepgen_ppl.numpyro.data import as_key
 from deepgen_ppl.numpyro.infer.annealing import Climb

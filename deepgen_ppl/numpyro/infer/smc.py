@@ -11,8 +11,9 @@ import numpy as np
 from jax import Array, random
 from tqdm.auto import tqdm
 
-from deepgen_ppl.annealing import Moves, Schedule, check_counts, check_fraction, upwards
+from deepgen_ppl.annealing import Moves, Schedule, upwards
 from deepgen_ppl.evidence import Evidence, evidence
+from deepgen_ppl.evidence_checks import check_counts, check_fraction
 from deepgen_ppl.numpyro.data import as_key
 from deepgen_ppl.numpyro.infer.annealing import (
     Chains,

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from deepgen_ppl.annealing import check_counts, upwards
+from deepgen_ppl.annealing import upwards
 from deepgen_ppl.evidence import evidence
+from deepgen_ppl.evidence_checks import check_counts
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro.infer import evaluate
 from deepgen_ppl.pyro.infer.annealing import Climb, as_posterior, cut, join, parts, pilot

@@ -13,18 +13,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from deepgen_ppl import checks
-from deepgen_ppl.annealing import (
-    Schedule,
-    check_counts,
-    check_simulated,
-    downwards,
-    staying,
-    upwards,
-)
+from deepgen_ppl.annealing import Schedule, downwards, staying, upwards
 from deepgen_ppl.bounds import Bound, EvidenceBounds, lower_bound, mean_bound, upper_bound
 from deepgen_ppl.bridge import check_has
 from deepgen_ppl.chains import classic_rhat
 from deepgen_ppl.evidence import evidence
+from deepgen_ppl.evidence_checks import check_counts, check_simulated
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro.infer import evaluate
 from deepgen_ppl.pyro.infer.annealing import (

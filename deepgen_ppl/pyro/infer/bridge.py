@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from deepgen_ppl.annealing import check_counts
 from deepgen_ppl.bridge import Bridge, Normal, bridge_evidence, check_draws, check_has
 from deepgen_ppl.bridge import bridge as bridge_
+from deepgen_ppl.evidence_checks import check_counts
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro.infer import evaluate
 from deepgen_ppl.pyro.infer.train import mix

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from deepgen_ppl.annealing import Moves, Schedule, check_counts, check_fraction, upwards
+from deepgen_ppl.annealing import Moves, Schedule, upwards
 from deepgen_ppl.evidence import Evidence, evidence
+from deepgen_ppl.evidence_checks import check_counts, check_fraction
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro.infer import evaluate
 from deepgen_ppl.pyro.infer.annealing import (

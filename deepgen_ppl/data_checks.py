@@ -1,0 +1,150 @@
+"""Checks of the data a user hands to a verb, in the same words on both wings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+_SHOWN = 8
+
+
+def check_rows(shapes: Mapping[str, Sequence[int]], batch_size: int | None) -> int | None:
+    """Return the number of rows the data arrays agree on, or None where they do not.
+
+    Args:
+        shapes: shape of each data array by argument name; scalars have shape ().
+        batch_size: rows per minibatch, None for the full data.
+
+    Returns:
+        The common leading axis, None without arrays or where the leading axes differ.
+
+    Raises:
+        ValueError: empty data; with `batch_size` also unequal leading axes, no array at all, or a
+            batch larger than the data.
+
+    Example:
+        >>> check_rows({"x": (10, 2), "y": (10,)}, batch_size=5)
+        10
+    """
+    rows = {name: int(shape[0]) for name, shape in shapes.items() if len(shape)}
+    for name, shape in shapes.items():
+        if len(shape) and int(np.prod(shape)) == 0:
+            raise ValueError(
+                f"data argument '{name}' is empty: its shape is {tuple(shape)}. "
+                "Pass at least one row."
+            )
+    if batch_size is None:
+        return next(iter(rows.values())) if len(set(rows.values())) == 1 else None
+    if not rows:
+        raise ValueError(f"batch_size={batch_size} needs data arrays with a leading axis of rows.")
+    if len(set(rows.values())) > 1:
+        sizes = ", ".join(f"{name}: {size}" for name, size in rows.items())
+        raise ValueError(
+            f"batch_size needs data arrays of equal leading axes, got {sizes} rows. Cut them to "
+            "the same rows, or bind arrays that are no data with functools.partial."
+        )
+    num_rows = next(iter(rows.values()))
+    if isinstance(batch_size, bool) or batch_size != int(batch_size) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive whole number, got {batch_size}.")
+    if batch_size > num_rows:
+        raise ValueError(
+            f"batch_size={batch_size} is larger than the data: {num_rows} rows. Choose at most "
+            f"{num_rows}, or None for the full data."
+        )
+    return num_rows
+
+
+def check_arrays(data: Mapping[str, object]) -> None:
+    """Refuse data that look like arrays and are none.
+
+    Args:
+        data: the data arguments by name.
+
+    Raises:
+        TypeError: a list of numbers, or an array whose entries are no numbers.
+    """
+    for name, value in data.items():
+        if isinstance(value, list | tuple) and any(isinstance(x, float | int) for x in value):
+            raise TypeError(
+                f"data argument '{name}' is a {type(value).__name__} of numbers. Pass an array, "
+                f"for example np.asarray({name})."
+            )
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc":
+            raise TypeError(
+                f"data argument '{name}' has dtype {value.dtype}, which holds no numbers. Encode "
+                "it as numbers first (categories as integers)."
+            )
+
+
+def check_nan(name: str, array: np.ndarray) -> None:
+    """Refuse a data array that holds NaN, naming the argument and the rows.
+
+    Raises:
+        ValueError: some entry is NaN.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "fc" or not array.ndim:
+        return
+    if not np.isnan(np.sum(array)):  # one pass without a mask: NaN is contagious
+        return
+    bad = np.flatnonzero(np.isnan(array).reshape(len(array), -1).any(axis=1))
+    if bad.size:
+        shown = ", ".join(str(row) for row in bad[:_SHOWN]) + (", ..." if bad.size > _SHOWN else "")
+        raise ValueError(
+            f"data argument '{name}' holds NaN in {bad.size} of {len(array)} rows: {shown}. Drop "
+            "these rows, or fill the cells and mask the sites that read them."
+        )
+
+
+def refuse_integers(site: str, dtype: object) -> None:
+    """Refuse integer data at a site of real support.
+
+    Raises:
+        TypeError: always.
+    """
+    raise TypeError(
+        f"site '{site}' has real support but its data are integers ({dtype}). Pass floats, for "
+        "example x.astype('float32')."
+    )
+
+
+def check_shape(site: str, data: Sequence[int], shape: Sequence[int]) -> None:
+    """Refuse data that only fit a site when both are broadcast against each other.
+
+    Raises:
+        ValueError: a column meets a row, as `(N, 1)` data at a site of shape `(N,)`.
+    """
+    data, shape = tuple(data), tuple(shape)
+    try:
+        both = np.broadcast_shapes(data, shape)
+    except ValueError:  # the site's own log density says so
+        return
+    if both not in (data, shape):
+        raise ValueError(
+            f"site '{site}' has shape {shape} but its data have shape {data}: together they would "
+            f"broadcast to {both}. Pass data of the site's shape, for example x.reshape{shape}."
+        )
+
+
+def refuse_outside(
+    site: str, support: object, rows: Sequence[int], values: Sequence[object]
+) -> None:
+    """Refuse observed data outside their site's support, naming rows and values.
+
+    Args:
+        site: name of the observed site.
+        support: its support.
+        rows: positions of the offending data on the leading axis.
+        values: the first offending values.
+
+    Raises:
+        ValueError: always.
+    """
+    shown = ", ".join(map(str, rows[:_SHOWN])) + (", ..." if len(rows) > _SHOWN else "")
+    found = ", ".join(f"{value:g}" for value in values[:3])
+    raise ValueError(
+        f"the data of site '{site}' are outside its support ({support}) in rows {shown}: they hold "
+        f"{found}. Correct the data, or choose a distribution of their support. (Switching the "
+        "language's validation off accepts them as they are.)"
+    )
