@@ -9,6 +9,7 @@ from deepgen_ppl.evidence import Evidence
 
 _FEWEST = 8  # draws, of which half fit the proposal and half are bridged to it
 _TOLERANCE, _MOST_STEPS = 1e-10, 1000
+_WIDEST_GAP = 3.0  # nats between the log ratios of both sides, where they should overlap
 
 
 class Normal(NamedTuple):
@@ -133,6 +134,7 @@ def bridge(
     share = ess / (ess + len(proposed))
     shift = np.median(own, axis=(0, 1))
     flat, other = own.reshape(chains * num, -1) - shift, proposed - shift
+    _check_overlap(flat, other)
     log_z = _iterate(flat, other, share)
     error = _relative_error(own - shift, other, share, log_z)
     parts = (log_z + shift, error, ess)
@@ -222,6 +224,16 @@ def check_has(posterior_sites: object, sites: list[str]) -> None:
             f"the posterior has no draws of {', '.join(map(repr, missing))}, which the model "
             f"samples (it has {', '.join(map(repr, has)) or 'none'}). Pass the posterior of this "
             "model."
+        )
+
+
+def _check_overlap(own: np.ndarray, proposed: np.ndarray) -> None:
+    gap = own.min(axis=0) - proposed.max(axis=0)
+    if (gap > _WIDEST_GAP).any():
+        raise ValueError(
+            "The proposal and the posterior do not overlap: every draw of the posterior is "
+            f"{float(gap.max()):.0f} nats or more from the proposal's nearest one. Train the guide "
+            "further, or leave guide=None to fit a normal to the draws."
         )
 
 

@@ -76,5 +76,7 @@ def test_bad_input_is_refused() -> None:
         check_has({"mu": 0}, ["mu", "tau"])
     with pytest.raises(ValueError, match="not finite"):
         bridge(np.array([[0.0, np.nan]]), np.zeros(3))
-    with pytest.raises(ValueError, match="never meets"):
+    with pytest.raises(ValueError, match="do not overlap"):
         bridge(np.zeros((1, 8)), np.full(8, -np.inf))
+    with pytest.raises(ValueError, match="50 nats or more"):
+        bridge(np.linspace(50.0, 60.0, 8)[None], np.linspace(-90.0, 0.0, 8))

@@ -31,7 +31,7 @@ from deepgen_ppl.posterior import Posterior
 _CHUNK_MOVES = 50
 _CHUNK_NUMBERS = 1 << 24
 """Numbers (of 4 bytes) that the intermediate values of one chunk of rows may take, roughly."""
-_JITTER = 0.25
+_JITTER, _GOLDEN = 0.25, 0.6180339887
 _PILOT_CHAINS, _PILOT_FRACTION, _PILOT_MOVES, _FIRST_MOVES = (64, 256), 0.8, 3, 15
 _MOST_STAGES = 1000
 
@@ -123,13 +123,16 @@ class Climb:
 
         return jax.device_get(self._call("constrain", values, position))
 
-    def run(self, key: Array, chains: Chains, moves: Moves) -> tuple[Chains, np.ndarray]:
+    def run(
+        self, key: Array, chains: Chains, moves: Moves, first: int = 0
+    ) -> tuple[Chains, np.ndarray]:
         """Make moves, in calls of one compiled function.
 
         Args:
             key: Random key.
             chains: The chains.
             moves: The moves.
+            first: Number of the first of them, by which trajectories differ in length.
 
         Returns:
             The chains, and the mean acceptance probability of each move, `(T, *rows)`.
@@ -138,10 +141,12 @@ class Climb:
         for start in range(0, total, _CHUNK_MOVES):
             count = min(_CHUNK_MOVES, total - start)
             part = padded(moves, start, _CHUNK_MOVES)
-            numbers = (random.fold_in(key, start), np.int32(count), np.int32(self.num_leapfrogs))
+            counts = map(np.int32, (first + start, count, self.num_leapfrogs))
             dtype = chains.position.dtype
             arrays = tuple(jnp.asarray(value, dtype) for value in part)
-            chains, acceptance = self._call("advance", self._advance, chains, arrays, *numbers)
+            chains, acceptance = self._call(
+                "advance", self._advance, chains, arrays, random.fold_in(key, start), *counts
+            )
             parts.append(np.asarray(acceptance)[:count])
             self.tell(count)
         each = (self.num_leapfrogs + 1) * int(np.prod(chains.log_weights.shape))
@@ -150,7 +155,7 @@ class Climb:
 
     def _advance(
         self, params: Any, inputs: Inputs, index: Any, chains: Chains, moves: Any,
-        key: Array, count: Array, num_leapfrogs: Array,
+        key: Array, first: Array, count: Array, num_leapfrogs: Array,
     ) -> tuple[Chains, Array]:  # fmt: skip
         path = self.path.at(params, inputs, index)
 
@@ -168,11 +173,15 @@ class Climb:
                 (energy, _), gradient = value_and_grad(v * scale)
                 return energy, gradient * scale
 
-            jitter_key, step_key = random.split(random.fold_in(key, i))
-            jitter = random.uniform(jitter_key, energy.shape, z.dtype, 1 - _JITTER, 1 + _JITTER)
+            # Lengths that differ from move to move, so that no orbit closes on itself.
+            spread = 2.0 * jnp.mod((first + i).astype(z.dtype) * _GOLDEN, 1.0) - 1.0
             state = hmc.HMCState(z / scale, energy, gradient * scale)
             state, info = hmc.step(
-                step_key, state, scaled, step_size=size * jitter, num_steps=num_leapfrogs
+                random.fold_in(key, i),
+                state,
+                scaled,
+                step_size=size * (1.0 + _JITTER * spread),
+                num_steps=num_leapfrogs,
             )
             z = jnp.where(info.accepted[..., None], state.position * scale, z)
             rate = jnp.mean(info.acceptance, axis=0)
@@ -187,7 +196,8 @@ class Climb:
         known = (name, *(leaf.shape for leaf in jax.tree.leaves(args)))
         if known not in self._runs:
             build = build_of(path.pair, path.rows)
-            self._runs[known] = compiled(build, f"climb {name}", fn, *everything)
+            once = name != "advance"
+            self._runs[known] = compiled(build, f"climb {name}", fn, *everything, once=once)
             self.compile_seconds += build.seconds
         return self._runs[known](*everything)
 
@@ -220,6 +230,7 @@ def pilot(
     beta, sizes = np.zeros(z.shape[1:-1]), np.full(z.shape[1:-1], 0.5 / climb.num_leapfrogs)
     rng = np.random.default_rng(np.asarray(random.key_data(told), np.uint32))
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    number = 0
     for stage in range(_MOST_STAGES):
         differences = np.subtract(*climb.log_densities(jnp.asarray(z))[::-1])
         _check(climb, z, differences, stage)
@@ -230,12 +241,10 @@ def pilot(
         z = np.take_along_axis(z, systematic(weights, rng.random(beta.shape))[..., None], axis=0)
         for _ in range(_PILOT_MOVES if stage else _FIRST_MOVES):
             moves = Moves(*(part[None] for part in (above, np.zeros_like(above), sizes, scale)))
-            chains, acceptance = climb.run(
-                random.fold_in(told, stage), climb.at(jnp.asarray(z)), moves
-            )
-            z = np.asarray(chains.position)
+            at = climb.at(jnp.asarray(z))
+            chains, acceptance = climb.run(random.fold_in(told, number), at, moves, number)
+            z, number = np.asarray(chains.position), number + 1
             sizes = next_step_size(sizes, acceptance[0], climb.num_leapfrogs)
-            told = random.fold_in(told, 0)
         found.append((above, sizes, scale))
         beta = above
         if (beta >= 1.0).all():

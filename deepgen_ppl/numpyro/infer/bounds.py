@@ -250,7 +250,7 @@ def _settle(
     tell, climb.tell = climb.tell, lambda count: None
     for look in range(_LOOKS):
         moves = staying(schedule, _APART // _LOOKS)
-        at, _ = climb.run(random.fold_in(key, look + 1), at, moves)
+        at, _ = climb.run(random.fold_in(key, look + 1), at, moves, look * len(moves[0]))
         seen.append(np.asarray(at.position))
     climb.tell = tell
     return at.position, float(classic_rhat(np.stack(seen[_LOOKS // 2 :], axis=1)).max())

@@ -168,7 +168,7 @@ def _climb(
     for stage in range(len(schedule.temperatures) - 1):
         part = Moves(*(values[stage * num_moves : (stage + 1) * num_moves] for values in moves))
         keys = random.split(random.fold_in(key, stage), 2)
-        chains, _ = climb.run(keys[0], chains, part)
+        chains, _ = climb.run(keys[0], chains, part, stage * num_moves)
         chains, means = climb.resample(keys[1], chains, num_islands)
         total = total + np.asarray(means, np.float64)
     # All islands are drawn from together, each in proportion to its own estimate.
