@@ -297,12 +297,13 @@ def check_local(sites: Sequence[str], batch_size: int) -> None:
         )
 
 
-def check_known(given: Iterable[str], known: Iterable[str]) -> None:
+def check_known(given: Iterable[str], known: Iterable[str], *, guide: bool = True) -> None:
     """Refuse values for parameters that neither model nor guide has.
 
     Args:
         given: names the values were given under.
         known: names of the parameters and of mutable state.
+        guide: whether there is a guide, which may have some.
 
     Raises:
         ValueError: naming them.
@@ -310,9 +311,11 @@ def check_known(given: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     unknown = [name for name in given if name not in known]
     if unknown:
+        where = "neither the model nor the guide has (their" if guide else "the model lacks (its"
+        cure = "leave them out" if guide else "pass the Fit itself where they are its guide's"
         raise ValueError(
-            f"params holds {quote(unknown)}, which neither the model nor the guide has (their "
-            f"parameters: {quote(known) or 'none'}). Correct the names, or leave them out."
+            f"params holds {quote(unknown)}, which {where} parameters: {quote(known) or 'none'}). "
+            f"Correct the names, or {cure}."
         )
 
 

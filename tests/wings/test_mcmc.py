@@ -205,6 +205,12 @@ def test_second_run_compiles_nothing(dg, zoo, wing):
     assert not compiled
 
 
+def test_values_of_unknown_parameters_are_refused(dg, zoo):
+    x = np.zeros(4, "float32")
+    with pytest.raises(ValueError, match=r"params holds 'weigth', which the model lacks .*'bias'"):
+        dg.mcmc(zoo.decoder, x, params={"weight": 2.0, "bias": 1.0, "weigth": 2.0}, **SHORT)
+
+
 def test_vectorized_chains(dg, zoo, wing):
     if wing == "pyro":
         pytest.skip("Pyro's kernels move one chain at a time")

@@ -142,6 +142,8 @@ def mcmc(
     learned = program_.learned(neutra if params is None else params)
     program = program_.read(model, data, model_kwargs=model_kwargs, params=learned, seed=seed)
     check_learned(Pair(program, None, program.local), learned)
+    if isinstance(params, Mapping):
+        checks.check_known(params, [*program.params, *program.state, *program.fixed], guide=False)
     _check_program(program)
     inputs = program.inputs(data)
     values = {n: v for n, v in learned.items() if n in program.params or n in program.state}

@@ -146,6 +146,8 @@ def mcmc(
     program = program_.read(model, data, **options)
     _check_program(program)
     values = resolve(program.params, learned)
+    if isinstance(params, Mapping):
+        checks.check_known(params, program.params, guide=False)
     numbers = sum(value.numel() for value in data if isinstance(value, Tensor))
     with private_store(), preserved(program.modules), evaluate.few_threads(numbers):
         space = space_.of_program(program, values, data)
