@@ -245,20 +245,21 @@ class Path:
         with self._quiet(), torch.no_grad(), forked_rng(0):
             return over(lambda one: self.layout.join(self._joint.unconstrain(one)), values)
 
-    def describe(self, z: Float[Tensor, "K *row D"]) -> str:
-        """Say which site's log density is not finite at the first of these positions.
+    def first_nonfinite(self, z: Float[Tensor, "*row D"]) -> tuple[str | None, float]:
+        """Return the first site whose log density is not finite at a position, and that density.
 
         Args:
-            z: Positions, `(K, D)` or `(K, N, D)`.
+            z: One position; where the path is by rows, those of all rows.
         """
         with self._quiet(), torch.no_grad(), forked_rng(0):
-            values, _ = self._joint.potential.values(self.layout.split(z[0]))
+            values, _ = self._joint.potential.values(self.layout.split(z))
             found = self._joint.log_probs(values)
-        for name, log_prob in found.items():
-            if bool((log_prob.isnan() | (log_prob == math.inf)).any()):
-                value = log_prob[log_prob.isnan() | (log_prob == math.inf)].flatten()[0].item()
-                return f"the log density of site '{name}' is {value} at a draw of the reference."
-        return "the log density is not finite at a draw of the reference."
+        for zero in (False, True):  # a density of zero only where nothing is worse
+            for name, log_prob in found.items():
+                bad = log_prob[~log_prob.isfinite() & ((log_prob == -math.inf) == zero)]
+                if bad.numel():
+                    return name, float(bad.flatten()[0])
+        return None, math.nan
 
     def _quiet(self) -> AbstractContextManager[Any]:
         return quiet(self.pair)

@@ -26,11 +26,10 @@ _NUM_CHECKED = 4
 class Pointwise:
     r"""A function of one point over a batch of them, with the gradients of its values.
 
-    The function is vectorised by `torch.func.vmap`, and differentiated once for each of its values.
-    Gradients run as one flat graph of tensor operations, traced by `make_fx` for each batch shape,
-    so that effect handlers run at the first call only. A function that `vmap` cannot carry is
-    traced at one point first; one whose control flow depends on the point, so that the graph would
-    be wrong elsewhere, runs by itself.
+    The function is differentiated once for each of its values and traced at one point into a flat
+    graph, by `make_fx`, so that effect handlers run at the first call only; that graph is
+    vectorised by `torch.func.vmap` and made flat again for each batch shape. A function whose
+    control flow depends on the point, so that the graph would be wrong elsewhere, runs by itself.
 
     Args:
         point: One point, a tensor, to a tuple of differentiable tensors. Where these have rows, the
@@ -57,6 +56,7 @@ class Pointwise:
         self.point, self.around = point, around
         self.compiled = self.reason = ""
         self._mapped: Callable[[Tensor], Tensors] | None = None
+        self._single: Callable[[Tensor], Tensors] | None = None
         self._graphs: dict[torch.Size, Callable[[Tensor], Tensors]] = {}
 
     def values(self, z: Tensor) -> Tensors:
@@ -103,8 +103,14 @@ class Pointwise:
         def direct(z: Tensor) -> Tensors:
             return with_gradients(mapped, z)
 
+        def from_one() -> Callable[[Tensor], Tensors]:
+            if self._single is None:
+                # Not simplified: constants among its gradients would have no leading axis.
+                self._single = make_fx(single)(z[0].clone())
+            return vmap(self._single)
+
         reasons = []
-        for make in (lambda: direct, lambda: vmap(make_fx(single)(z[0].clone()))):
+        for make in (from_one, lambda: direct):
             try:
                 graph = graphs.flat(make(), z)
                 _check(graph, self.point, z)

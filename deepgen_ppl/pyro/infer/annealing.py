@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepgen_ppl.annealing import Moves, Schedule, next_temperature
+from deepgen_ppl.evidence_checks import refuse_start
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro.kernels import hmc
 from deepgen_ppl.pyro.path import Densities, Path
@@ -416,12 +417,13 @@ def _fits(path: Path, num_chains: int) -> bool:
 
 
 def _check(path: Path, chains: Chains, differences: Tensor, stage: int) -> None:
-    bad = differences.isnan() | (differences == math.inf)
-    if bool(bad.any()):
-        first = bad.reshape(len(bad), -1).any(1)
-        raise ValueError(path.describe(chains.position[first][:1]))
-    if stage == 0 and bool((differences == -math.inf).all(0).any()):
-        raise ValueError(
-            "no draw of the reference has posterior density. Check the data against the supports, "
-            "or start the path from a fitted guide."
-        )
+    """Refuse chains at which the joint density is NaN, or zero for all of them at the start."""
+    nan = differences.isnan() | (differences == math.inf)
+    dead = (differences == -math.inf).all(0) & (stage == 0)
+    if not bool(nan.any() | dead.any()):
+        return
+    rows = torch.arange(0) if path.rows is None else (nan.any(0) | dead).nonzero().flatten()
+    rows = rows if path.index is None else path.index[rows]
+    bad = nan if bool(nan.any()) else dead.expand(nan.shape)
+    first = int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
+    refuse_start(*path.first_nonfinite(chains.position[first]), rows.tolist())
