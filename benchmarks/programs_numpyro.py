@@ -65,3 +65,22 @@ def mixture(x):
     components = dist.Normal(means, scales).to_event(1)
     with numpyro.plate("data", len(x)):
         numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), components), obs=x)
+
+
+def spins(coupling, field):
+    """Spins in one factor of all of them, and a normal beside them."""
+    numpyro.sample("u", dist.Normal(0.0, 1.0))
+    with numpyro.plate("spins", len(field)):
+        x = numpyro.sample("x", dist.Bernoulli(0.5))
+    s = 2.0 * x - 1.0
+    numpyro.factor("energy", s @ coupling @ s + s @ field)
+
+
+def assigned(y):
+    """A mixture of two normals whose assignments are latent; the second mean is the larger."""
+    low = numpyro.sample("low", dist.Normal(-1.0, 2.0))
+    gap = numpyro.sample("gap", dist.Gamma(4.0, 1.0))
+    means = jnp.stack([low, low + gap])
+    with numpyro.plate("data", len(y)):
+        z = numpyro.sample("z", dist.Categorical(jnp.array([0.4, 0.6])))
+        numpyro.sample("y", dist.Normal(means[z], 1.0), obs=y)

@@ -177,13 +177,10 @@ def _told_apart(
         names = {row.tobytes(): i for i, row in enumerate(np.packbits(subsets, axis=0).T)}
         if len(names) < len(group):
             return None
-        changed = []
-        before = evaluate(start[None], point)[0]
-        for subset in subsets:
-            x = start.copy()
-            x[group[subset]] = other[group[subset]]
-            changed.append(differ(before, evaluate(x[None], point)[0]))
-        codes = np.packbits(np.stack(changed), axis=0).T
+        x = np.repeat(start[None], _PROBES + 1, 0)
+        x[1:, group] = np.where(subsets, other[group], start[group])
+        changed = _changes(evaluate, x, point)
+        codes = np.packbits(changed, axis=0).T
         for element in np.flatnonzero(codes.any(axis=1)):
             found = names.get(codes[element].tobytes())
             if found is None or owner.setdefault(int(element), found) != found:
@@ -192,6 +189,14 @@ def _told_apart(
     for element, place in owner.items():
         touched[place].append(element)
     return [np.array(sorted(elements), int) for elements in touched]
+
+
+def _changes(evaluate: Evaluate, x: np.ndarray, point: int) -> Bool[np.ndarray, "P T"]:
+    """Tell which terms differ from those of the first row, a few rows at a time."""
+    first = evaluate(x[:1], point)
+    step = max(1, _CHUNK // first.shape[1])
+    parts = [evaluate(x[i : i + step], point) for i in range(1, len(x), step)]
+    return np.concatenate([differ(first, part) for part in parts])
 
 
 def _others(start: np.ndarray, cardinality: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ def worst_statistics(
 
     The numbers are ArviZ's, tail ESS at the 5% and 95% quantiles. Elements that never vary over any
     draw (structural zeros, say) are left out; one that does not vary within a chain but between
-    chains has an infinite R-hat.
+    chains has an infinite R-hat, and one of whole numbers has it where it varies within no chain.
 
     Args:
         draws: Sites to draws, at least 4 of them a chain.
@@ -49,8 +49,10 @@ def worst_statistics(
     """
     found: dict[str, list[tuple[float, str]]] = {}
     for site, value in draws.items():
-        for label, series in _suspects(site, np.asarray(value)):
-            for name, number in _chain_statistics(series, superchains).items():
+        value = np.asarray(value)
+        counting = value.dtype.kind in "iub"
+        for label, series in _suspects(site, value):
+            for name, number in _chain_statistics(series, superchains, counting).items():
                 found.setdefault(name, []).append((number, label))
     return {n: (max if n.endswith("R-hat") else min)(pairs) for n, pairs in found.items()}
 
@@ -104,12 +106,14 @@ def classic_rhat(
 
 
 def _chain_statistics(
-    series: Float[np.ndarray, "chain draw"], superchains: np.ndarray | None
+    series: Float[np.ndarray, "chain draw"], superchains: np.ndarray | None, counting: bool
 ) -> dict[str, float]:
     from arviz_stats.base import array_stats
 
     nested = {} if superchains is None else {"nested R-hat": np.inf}
-    if (np.ptp(series, axis=1) == 0).any() or not np.isfinite(series).all():
+    still = np.ptp(series, axis=1) == 0
+    # a chain of a discrete site may well stay with its likely value, as long as not all do
+    if (still.all() if counting else still.any()) or not np.isfinite(series).all():
         return {"R-hat": np.inf, **nested, "bulk ESS": 0.0, "tail ESS": 0.0}
     stats: Any = array_stats
     with np.errstate(all="ignore"):

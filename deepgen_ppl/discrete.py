@@ -10,6 +10,15 @@ import numpy as np
 from jaxtyping import Int
 
 from deepgen_ppl.checks import quote
+from deepgen_ppl.posterior import Posterior
+
+MOST_DISCREPANCY = 1e-3
+"""Relative difference of terms put together in a sweep from the whole, up to which blocks hold."""
+
+LEAST_TOLD = 0.5
+"""Correlation of first-order differences with true ones above which they propose changes."""
+
+_LOOKED_AT = 1000
 
 
 class Place(NamedTuple):
@@ -96,6 +105,21 @@ class Coordinates(NamedTuple):
         """The coordinates of each site."""
         return [np.arange(p.start, p.start + p.size) for p in self.places.values()]
 
+    def labels(self) -> tuple[list[str], Int[np.ndarray, " n"]]:
+        """Return the names of the coordinates, or of 1,000 of them, and which they are.
+
+        Example:
+            >>> Coordinates.of({"z": np.array([[0, 1]])}, {"z": (2,)}).labels()[0]
+            ['z[0]', 'z[1]']
+        """
+        columns = np.linspace(0, self.size - 1, min(self.size, _LOOKED_AT)).astype(int)
+        names, places = [], list(self.places.items())
+        for column in columns:
+            name, place = next(p for p in reversed(places) if p[1].start <= column)
+            index = np.unravel_index(column - place.start, place.shape) if place.shape else ()
+            names.append(f"{name}[{', '.join(str(int(i)) for i in index)}]" if index else name)
+        return names, columns
+
     def numbers(self, values: Mapping[str, Any]) -> Int[np.ndarray, "K D"]:
         """Return the coordinates of the sites' values.
 
@@ -138,6 +162,24 @@ class Coordinates(NamedTuple):
         return value.astype(np.int64) if (place.support % 1 == 0).all() else value
 
 
+def told(true: np.ndarray, linear: np.ndarray) -> float:
+    """Return how well first-order differences tell the true ones: their correlation.
+
+    Args:
+        true: What changes add to the log density; -inf where there is no such change.
+        linear: The same to first order.
+
+    Example:
+        >>> told(np.array([0.0, 1.0, -np.inf]), np.array([0.0, 2.0, 0.0]))
+        1.0
+    """
+    known = np.isfinite(true) & np.isfinite(linear)
+    a, b = true[known], linear[known]
+    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+        return 1.0 if np.allclose(a, b, atol=1e-4) else 0.0
+    return float(np.round(np.corrcoef(a, b)[0, 1], 6))
+
+
 def values_between(low: Any, high: Any, shape: Sequence[int]) -> Int[np.ndarray, "n K"]:
     """Return the whole numbers between bounds that differ from coordinate to coordinate.
 
@@ -154,6 +196,39 @@ def values_between(low: Any, high: Any, shape: Sequence[int]) -> Int[np.ndarray,
     return np.minimum(low + np.arange(int((high - low).max()) + 1), high).astype(int)
 
 
+def starting_draws(
+    init: Any, shapes: Mapping[str, tuple[int, ...]], num_chains: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Return values of all latent sites to start chains from, drawn together from a posterior.
+
+    Args:
+        init: The posterior.
+        shapes: Shape of each latent site.
+        num_chains: How many.
+        seed: Seed of the choice.
+
+    Raises:
+        TypeError: It is no posterior.
+        ValueError: It lacks a latent site of the model, or has it in another shape.
+    """
+    if not isinstance(init, Posterior):
+        raise TypeError(
+            f"init must be a Posterior with draws of the discrete sites too, not "
+            f"{type(init).__name__}."
+        )
+    flat = init.resample().flat()
+    for name, shape in shapes.items():
+        if name not in flat or flat[name].shape[1:] != tuple(shape):
+            found = f"of shape {flat[name].shape[1:]}" if name in flat else "missing"
+            raise ValueError(
+                f"init is of another model: the latent site '{name}' of shape {tuple(shape)} is "
+                f"{found} in its draws."
+            )
+    size = len(flat[next(iter(shapes))])
+    chosen = np.random.default_rng(seed).choice(size, num_chains, replace=size < num_chains)
+    return {name: flat[name][chosen] for name in shapes}
+
+
 def check_discrete(kernel: str, discrete: Sequence[str], latents: Sequence[str]) -> None:
     """Refuse a discrete kernel for a model without discrete latents.
 
@@ -165,6 +240,33 @@ def check_discrete(kernel: str, discrete: Sequence[str], latents: Sequence[str])
             f"kernel='{kernel}' moves discrete latent sites and the model has none (its latent "
             f"sites: {quote(latents) or 'none'}). Continuous latents alone are drawn by "
             "kernel='nuts' or 'chees'."
+        )
+
+
+def check_continuous(
+    continuous: Sequence[str], latents: Sequence[str], discrete: bool, warped: bool
+) -> None:
+    """Refuse a continuous kernel without continuous latents, and a discrete one on a guide's space.
+
+    Args:
+        continuous: Names of the continuous latent sites.
+        latents: Names of all of them.
+        discrete: Whether the kernel moves discrete sites.
+        warped: Whether chains are to walk on the space of a guide.
+
+    Raises:
+        ValueError: naming the kernels that fit.
+    """
+    if discrete and warped:
+        raise ValueError(
+            "neutra= warps the space of continuous kernels, with discrete sites summed out. Take "
+            "kernel='chees' with it, or drop it."
+        )
+    if not discrete and not continuous:
+        raise ValueError(
+            f"mcmc needs a continuous latent site for this kernel; the model's latent sites are "
+            f"{quote(latents) or 'none'}. Discrete latents alone are drawn by kernel='gibbs' or "
+            "'gibbs_with_gradients', or by importance."
         )
 
 
@@ -200,6 +302,19 @@ def check_scan(scan: object) -> None:
     """
     if scan not in ("systematic", "random"):
         raise ValueError(f"scan must be 'systematic' or 'random', not {scan!r}.")
+
+
+def refuse_real_numbers(error: Exception) -> None:
+    """Say that a program's density takes no real numbers for its discrete sites.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        "differences='gradient' asks for the gradient of the log density in the discrete sites, "
+        f"and the model takes no real numbers for them ({type(error).__name__}: "
+        f"{str(error)[:80]}). Choose differences='exact', or 'auto'."
+    ) from error
 
 
 def check_differences(differences: object) -> None:

@@ -21,6 +21,8 @@ from deepgen_ppl.numpyro.infer.predict import predict
 from deepgen_ppl.numpyro.infer.smc import smc
 from deepgen_ppl.numpyro.infer.svi import svi
 from deepgen_ppl.numpyro.kernels.chees import ChEES
+from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
+from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.numpyro.kernels.rwm import RWM
 from deepgen_ppl.numpyro.objectives import ELBO, IWAE, Renyi
@@ -39,6 +41,8 @@ __all__ = [
     "Evidence",
     "EvidenceBounds",
     "Fit",
+    "Gibbs",
+    "GibbsWithGradients",
     "Langevin",
     "NonFiniteError",
     "Posterior",

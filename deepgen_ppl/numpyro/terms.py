@@ -140,5 +140,5 @@ def room_for(names: Collection[str]) -> Iterator[None]:
         raise ValueError(
             f"the discrete latents {checks.quote(names)} need more than {_MOST_ENUMERATED} "
             "dimensions at once to be summed out, NumPyro's limit. Put them into a plate, or write "
-            "the chain with numpyro's scan or markov."
+            "the chain with numpyro's scan or markov; or draw them, by mcmc(kernel='gibbs')."
         ) from error

@@ -21,6 +21,8 @@ from deepgen_ppl.pyro.infer.predict import predict
 from deepgen_ppl.pyro.infer.smc import smc
 from deepgen_ppl.pyro.infer.svi import svi
 from deepgen_ppl.pyro.kernels.chees import ChEES
+from deepgen_ppl.pyro.kernels.gibbs import Gibbs
+from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
@@ -39,6 +41,8 @@ __all__ = [
     "Evidence",
     "EvidenceBounds",
     "Fit",
+    "Gibbs",
+    "GibbsWithGradients",
     "Langevin",
     "NonFiniteError",
     "Posterior",

@@ -66,7 +66,7 @@ class Discrete:
             else:
                 row = torch.arange(place.size) if len(support) > 1 else torch.zeros_like(part)
                 value = support.to(x.device)[row, part]
-            found[name] = value.reshape(*place.shape, *support.shape[2:])
+            found[name] = value.reshape((*place.shape, *support.shape[2:]))
         return found
 
     def hold(self, z: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -72,6 +72,14 @@ def test_discrete_draws_are_checked_as_far_as_they_go():
     assert np.isfinite(worst_statistics({"rare": rare})["R-hat"][0])
 
 
+def test_a_discrete_chain_may_rest_but_not_all_of_them():
+    rare = np.random.default_rng(5).binomial(1, 0.004, size=(64, 200))
+    assert (np.ptp(rare, axis=1) == 0).sum() > 10
+    assert worst_statistics({"rare": rare})["R-hat"][0] < 1.1
+    assert worst_statistics({"rare": rare.astype(float)})["R-hat"][0] == np.inf
+    assert worst_statistics({"stuck": np.repeat([[0], [1]], 50, axis=1)})["R-hat"][0] == np.inf
+
+
 def test_energy_bfmi_is_arvizs():
     energy = autoregressive(np.random.default_rng(5), (4, 300), 0.9)
     expected = arviz_stats.bfmi(Posterior({}, stats={"energy": energy}).to_datatree())

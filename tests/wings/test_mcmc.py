@@ -145,8 +145,8 @@ def test_interrupted_run_returns_control(dg, zoo):
 def test_bad_kernels(dg, zoo, kernels):
     with pytest.raises(TypeError, match=r"instance of NUTS, which is bound.*partial\(NUTS"):
         dg.mcmc(zoo.normal_mean, Y, kernel=kernels.NUTS(zoo.normal_mean), **SHORT)
-    with pytest.raises(ValueError, match=r"Unknown kernel 'gibbs'"):
-        dg.mcmc(zoo.normal_mean, Y, kernel="gibbs", **SHORT)
+    with pytest.raises(ValueError, match=r"Unknown kernel 'gibs'"):
+        dg.mcmc(zoo.normal_mean, Y, kernel="gibs", **SHORT)
     with pytest.raises(ValueError, match=r"NUTS has no option 'depth'"):
         dg.mcmc(zoo.normal_mean, Y, kernel=partial(kernels.NUTS, depth=3), **SHORT)
     with pytest.raises(TypeError, match=r"options by name only"):

@@ -13,9 +13,10 @@ from jax import Array
 from tqdm.auto import tqdm
 
 from deepgen_ppl import checks
+from deepgen_ppl import discrete as discrete_
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.data import Inputs, as_inputs, as_key
-from deepgen_ppl.numpyro.infer import evaluate, vectorized
+from deepgen_ppl.numpyro.infer import alternating, evaluate, vectorized
 from deepgen_ppl.numpyro.infer import kernel as kernel_
 from deepgen_ppl.numpyro.infer.importance import check_learned
 from deepgen_ppl.numpyro.infer.sampler import Sampler
@@ -45,6 +46,7 @@ def mcmc(
     init: Any = None,
     neutra: Any = None,
     adaptation: Mapping[str, Any] | None = None,
+    compile: str = "auto",
     seed: int | Array = 0,
 ) -> Posterior:
     r"""Draw the latent sites of a model from their posterior by Markov chains.
@@ -53,7 +55,8 @@ def mcmc(
 
     \[ U(z) = -\log p(x, T(z)) - \log |\det J_T(z)|, \]
 
-    with discrete sites of finite support summed out by NumPyro's enumeration. One chain is compiled
+    with discrete sites of finite support summed out by NumPyro's enumeration, unless the kernel is
+    a discrete one, which draws them. One chain is compiled
     for a function, its shapes and the kernel's options; other data, bound arrays, parameters and
     seeds of the same shapes run what was compiled before.
 
@@ -67,7 +70,9 @@ def mcmc(
         kernel: `"nuts"`, `"hmc"`, a kernel class of NumPyro, or `functools.partial` of one with
             options, as `partial(NUTS, max_tree_depth=8, dense_mass=True)`; vectorised `"chees"`,
             `"mala"`, `"rwm"`, `"langevin"` (whose draws are biased), or their options, as
-            `ChEES(max_num_steps=32)`; or `"auto"`, which picks `"chees"` for 16 chains or more and
+            `ChEES(max_num_steps=32)`; `"gibbs"` and `"gibbs_with_gradients"`, which draw the
+            discrete sites too, in turn with continuous ones where there are any, as
+            `Gibbs(continuous="chees")`; or `"auto"`, which picks `"chees"` for 16 chains or more,
             falls back to `"nuts"` where they do not mix, and says why in
             `posterior.attrs["kernel_reason"]`.
         num_warmup: Steps of adaptation of each chain, not kept; 240 are enough for 64 chains of a
@@ -91,6 +96,7 @@ def mcmc(
             `AutoIAFNormal`: chains walk on the space that it maps to the model's (NeuTra).
         adaptation: `posterior.adaptation` of an earlier run, for a vectorised kernel to begin with;
             with `num_warmup=0` it is used as it is.
+        compile: "auto" or "compiled": on this wing chains are always compiled.
         seed: Seed of chains and starting points, an int or a random key.
 
     Returns:
@@ -136,7 +142,7 @@ def mcmc(
         num_chains = _NUM_CHAINS if ours is None else vectorized.NUM_CHAINS
     counts = {"num_samples": num_samples, "num_chains": num_chains, "thinning": thinning}
     _check_counts(num_warmup=num_warmup, **counts)
-    _check_method(chain_method, ours, adaptation)
+    _check_method(chain_method, ours, adaptation, compile)
     strategy = _strategy(init_strategy or native[1].pop("init_strategy", None))
     native[1].pop("init_strategy", None)
     learned = program_.learned(neutra if params is None else params)
@@ -144,17 +150,21 @@ def mcmc(
     check_learned(Pair(program, None, program.local), learned)
     if isinstance(params, Mapping):
         checks.check_known(params, [*program.params, *program.state, *program.fixed], guide=False)
-    _check_program(program)
+    discrete = isinstance(ours, vectorized.Discrete)
+    _check_program(program, discrete, neutra)
     inputs = program.inputs(data)
     values = {n: v for n, v in learned.items() if n in program.params or n in program.state}
     values = jax.tree.map(jnp.asarray, values)
     space = Space(program, values, neutra)
-    if init is not None:
+    if init is not None and not discrete:
         strategy = from_draws(init, program, data, num_chains, seed)
     lengths = (num_warmup, num_samples, thinning)
     shared: dict = {"strategy": strategy, "progress": progress, "seed": seed}
     found = None
-    if ours is not None:
+    if isinstance(ours, vectorized.Discrete):
+        shared |= {"adaptation": adaptation, "init": init}
+        found = alternating.sample(ours, program, values, inputs, lengths, num_chains, **shared)
+    elif ours is not None:
         options = {**shared, "adaptation": adaptation, "warn": kernel != "auto"}
         found = vectorized.sample(ours, space, inputs, lengths, num_chains, **options)
         if kernel == "auto" and not found.attrs.get("mixed", True):
@@ -175,7 +185,7 @@ def mcmc(
 
 def _engine(
     kernel: Any, target: float | None, num_chains: int | None
-) -> tuple[vectorized.Options | None, tuple[Any, dict[str, Any]], str]:
+) -> tuple[Any, tuple[Any, dict[str, Any]], str]:
     """Return the vectorised kernel that is meant, NumPyro's for where it is none, and why."""
     if kernel != "auto":
         ours = vectorized.resolve(kernel, target)
@@ -229,7 +239,11 @@ def _rhat(found: vectorized.Sampled) -> str:
     return f"{found.attrs['ensemble_rhat']:.3f}"
 
 
-def _check_method(chain_method: str, ours: Any, adaptation: Any) -> None:
+def _check_method(chain_method: str, ours: Any, adaptation: Any, compile: str) -> None:
+    if compile not in ("auto", "compiled"):
+        raise ValueError(
+            f"compile={compile!r}: the NumPyro wing compiles chains always; pass 'auto'."
+        )
     _is_vectorized(chain_method, 1)
     if ours is not None and chain_method not in ("auto", "vectorized"):
         raise ValueError(
@@ -264,13 +278,13 @@ def _is_vectorized(chain_method: str, num_chains: int) -> bool:
     return chain_method == "vectorized"
 
 
-def _check_program(program: Program) -> None:
-    if not any(not site.is_discrete for site in program.latents.values()):
-        names = checks.quote(program.latents) or "none"
-        raise ValueError(
-            f"mcmc needs a continuous latent site; the model's latent sites are {names}. Discrete "
-            "latents alone are drawn by importance."
-        )
+def _check_program(program: Program, discrete: bool, neutra: Any) -> None:
+    discrete_.check_continuous(
+        [name for name, site in program.latents.items() if not site.is_discrete],
+        list(program.latents),
+        discrete,
+        neutra is not None,
+    )
     for plate in program.plates.values():
         if plate.subsampled:
             raise ValueError(
@@ -278,7 +292,7 @@ def _check_program(program: Program) -> None:
                 "Drop subsample_size."
             )
     for name, site in program.latents.items():
-        if site.is_discrete and not site.enumerable:
+        if site.is_discrete and not site.enumerable and not discrete:
             raise ValueError(
                 f"The discrete latent '{name}' has no finite support to sum over, so '{name}' "
                 "cannot be marginalised for HMC. Marginalise it by hand, or use importance or svi."

@@ -16,13 +16,20 @@ from deepgen_ppl.numpyro.data import Inputs, as_key
 from deepgen_ppl.numpyro.infer.ensemble import Ensemble
 from deepgen_ppl.numpyro.infer.space import Space
 from deepgen_ppl.numpyro.kernels.chees import ChEES
+from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
+from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.numpyro.kernels.rwm import RWM
 
 Options = ChEES | MALA | Langevin | RWM
 
+Discrete = Gibbs | GibbsWithGradients
+
 NAMES: dict[str, type[Any]] = {"chees": ChEES, "mala": MALA, "langevin": Langevin, "rwm": RWM}
+NAMES |= {"gibbs": Gibbs, "gibbs_with_gradients": GibbsWithGradients}
 NUM_CHAINS = 64
+
+_QUARTER_TURN = 1.5
 
 
 class Sampled(NamedTuple):
@@ -43,7 +50,7 @@ class Sampled(NamedTuple):
     superchains: np.ndarray | None = None
 
 
-def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | None:
+def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | Discrete | None:
     """Return the options of the vectorised kernel that is meant; None for one of NumPyro's.
 
     Args:
@@ -69,11 +76,27 @@ def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | N
         if unknown:
             raise ValueError(f"{kernel.__name__} has no option {', '.join(map(repr, unknown))}.")
         kernel = kernel(**options)
+    if isinstance(kernel, Discrete):
+        continuous = _continuous(kernel.continuous, target_accept_prob)
+        return replace(kernel, continuous=continuous)
     if not isinstance(kernel, Options):
         return None
     if target_accept_prob is None:
         return kernel
     return replace(kernel, target_accept_prob=target_accept_prob)
+
+
+def _continuous(kernel: Any, target_accept_prob: float | None) -> Options:
+    """Return the options of the kernel that moves continuous sites beside a discrete kernel."""
+    if isinstance(kernel, str) and kernel == "hmc":
+        kernel = ChEES(trajectory_lengths=(_QUARTER_TURN,))
+    found = resolve(kernel, target_accept_prob)
+    if not isinstance(found, Options):
+        raise ValueError(
+            "continuous must be 'chees', 'hmc', 'mala', 'rwm' or the options of one, such as "
+            f"ChEES(max_num_steps=16), not {kernel!r}."
+        )
+    return found
 
 
 def sample(

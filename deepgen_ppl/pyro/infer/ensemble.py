@@ -135,7 +135,7 @@ def run(
     return Record(
         np.swapaxes(keeper.positions, 0, 1),
         {name: np.swapaxes(value, 0, 1) for name, value in keeper.stats.items()},
-        _learnt(adaptation),
+        learnt(adaptation),
         adaptation.restarted,
         warmed - began,
         ended - warmed,
@@ -178,7 +178,8 @@ class _Keeper:
         self._count, self._waiting = rows.stop, []
 
 
-def _learnt(adaptation: Adaptation) -> dict[str, np.ndarray]:
+def learnt(adaptation: Adaptation) -> dict[str, np.ndarray]:
+    """Return what another run can begin with."""
     found: dict[str, Any] = {"step_size": np.exp(adaptation.step_size.log_average)}
     found["trajectory_length"] = adaptation.trajectory_length
     if adaptation.root is not None:

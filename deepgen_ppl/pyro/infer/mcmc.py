@@ -10,11 +10,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from deepgen_ppl import checks
+from deepgen_ppl import discrete as discrete_
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro import program as program_
-from deepgen_ppl.pyro.infer import batched, evaluate, gradient, vectorized
+from deepgen_ppl.pyro.infer import alternating, batched, evaluate, gradient, vectorized
 from deepgen_ppl.pyro.infer import kernel as kernel_
 from deepgen_ppl.pyro.infer import space as space_
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, resolve
@@ -51,7 +52,8 @@ def mcmc(
 
     \[ U(z) = -\log p(x, T(z)) - \log |\det J_T(z)|, \]
 
-    with discrete sites of finite support summed out by Pyro's enumeration. Energy, gradient and
+    with discrete sites of finite support summed out by Pyro's enumeration, unless the kernel is a
+    discrete one, which draws them. Energy, gradient and
     leapfrog step are traced once into one flat graph, so that Pyro's handlers do not run during
     sampling; where a model cannot be traced, it is run itself. `posterior.attrs["compiled"]` says
     which it was and `["compiled_reason"]` why.
@@ -144,19 +146,22 @@ def mcmc(
     learned = given(neutra if params is None else params)
     options: dict = {"model_kwargs": model_kwargs, "params": learned, "seed": seed}
     program = program_.read(model, data, **options)
-    _check_program(program)
+    discrete = isinstance(ours, vectorized.Discrete)
+    _check_program(program, discrete, neutra)
     values = resolve(program.params, learned)
     if isinstance(params, Mapping):
         checks.check_known(params, program.params, guide=False)
     numbers = sum(value.numel() for value in data if isinstance(value, Tensor))
     with private_store(), preserved(program.modules), evaluate.few_threads(numbers):
-        space = space_.of_program(program, values, data)
+        space: Any = None if discrete else space_.of_program(program, values, data)
         if neutra is not None:
             space = space_.of_fit(space, neutra, model, data, options)
         if kernel == "auto":
             ours, why = vectorized.choose(space, ours, why, seed)
             num_chains = num_chains if ours is not None else min(num_chains, _NUM_CHAINS)
-        points = space_.points(init, space, program, data, num_chains, seed)
+        points = None
+        if not discrete:
+            points = space_.points(init, space, program, data, num_chains, seed)
 
         def describe(latents: dict[str, Tensor]) -> str:
             return _first_bad_site(program, values, data, latents)
@@ -170,7 +175,11 @@ def mcmc(
         shared: dict = {"describe": describe, "points": points, "progress": progress, "seed": seed}
         shared |= {"strategy": init_strategy}
         found = None
-        if ours is not None:
+        if isinstance(ours, vectorized.Discrete):
+            theirs = {"strategy": init_strategy, "adaptation": adaptation, "init": init}
+            theirs |= {"level": compile, "progress": progress, "seed": seed}
+            found = alternating.sample(ours, program, values, data, lengths, num_chains, **theirs)
+        elif ours is not None:
             theirs = {**shared, "adaptation": adaptation, "path": path, "warn": kernel != "auto"}
             theirs["level"] = compile
             found = vectorized.sample(ours, space, lengths, num_chains, **theirs)
@@ -180,11 +189,14 @@ def mcmc(
                 found = None
         if found is None:
             found = _one_by_one(native, space, lengths, num_chains, **shared)
+    fields = evaluate.fields(program, values, data, seed=seed)
+    if found.restore is not None:
+        fields["evaluators"] = _restoring(found.restore, fields["evaluators"])
     return Posterior(
         found.draws,
         stats=found.stats,
         method="mcmc",
-        **evaluate.fields(program, values, data, seed=seed),
+        **fields,
         adaptation=found.adaptation,
         superchains=found.superchains,
         attrs=found.attrs | ({"kernel_reason": why} if why else {}),
@@ -193,7 +205,7 @@ def mcmc(
 
 def _engine(
     kernel: Any, target: float | None, num_chains: int | None
-) -> tuple[vectorized.Options | None, tuple[type, dict[str, Any]], str]:
+) -> tuple[Any, tuple[type, dict[str, Any]], str]:
     """Return the vectorised kernel that is meant, Pyro's for where it is none, and why."""
     if kernel != "auto":
         ours = vectorized.resolve(kernel, target)
@@ -280,14 +292,22 @@ def _check_counts(**counts: int) -> None:
         )
 
 
-def _check_program(program: program_.Program) -> None:
-    if not any(not site.is_discrete for site in program.latents.values()):
-        names = ", ".join(f"'{name}'" for name in program.latents) or "none"
-        raise ValueError(
-            f"mcmc needs a continuous latent site; the model's latent sites are {names}. Discrete "
-            "latents alone "
-            "are drawn by importance."
-        )
+def _restoring(restore: Callable[..., Any], evaluators: Mapping[str, Any]) -> dict[str, Any]:
+    """Let evaluators see draws in the types that the program has them in."""
+
+    def restoring(evaluator: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda draws: evaluator(restore(draws))
+
+    return {group: restoring(evaluator) for group, evaluator in evaluators.items()}
+
+
+def _check_program(program: program_.Program, discrete: bool, neutra: Any) -> None:
+    discrete_.check_continuous(
+        [name for name, site in program.latents.items() if not site.is_discrete],
+        list(program.latents),
+        discrete,
+        neutra is not None,
+    )
     for plate in program.plates.values():
         if plate.subsampled:
             raise ValueError(

@@ -17,22 +17,28 @@ from deepgen_ppl.pyro.infer.gradient import Layout
 from deepgen_ppl.pyro.infer.space import Point, Space
 from deepgen_ppl.pyro.kernels.adaptation import Adaptation
 from deepgen_ppl.pyro.kernels.chees import ChEES
+from deepgen_ppl.pyro.kernels.gibbs import Gibbs
+from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.kernels.tempering import ParallelTempering, Tempered
 from deepgen_ppl.pyro.path import Path
 
 Options = ChEES | MALA | Langevin | RWM | ParallelTempering
+Discrete = Gibbs | GibbsWithGradients
 
 NAMES: dict[str, type[Any]] = {"chees": ChEES, "mala": MALA, "langevin": Langevin, "rwm": RWM}
+NAMES |= {"gibbs": Gibbs, "gibbs_with_gradients": GibbsWithGradients}
 NUM_CHAINS = 64
+
+_QUARTER_TURN = 1.5
 
 _DENSE = 256  # latent numbers up to which the whole covariance is estimated
 _GRADIENTS = 4.0  # expected of a trajectory
 _CHUNK = 2**14
 
 
-def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | None:
+def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | Discrete | None:
     """Return the options of the vectorised kernel that is meant; None for a kernel of Pyro.
 
     Args:
@@ -58,9 +64,12 @@ def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | N
     if not isinstance(kernel, kinds):
         return None
     made: Any = kernel
+    if isinstance(kernel, Discrete):
+        continuous = _continuous(kernel.continuous, target_accept_prob)
+        return dataclasses.replace(kernel, continuous=continuous)
     if isinstance(kernel, ParallelTempering):
         inner = resolve(kernel.kernel, target_accept_prob)
-        if inner is None or isinstance(inner, Langevin | ParallelTempering):
+        if inner is None or isinstance(inner, Langevin | ParallelTempering | Discrete):
             raise ValueError(
                 f"ParallelTempering cannot wrap {kernel.kernel!r}: choose 'chees', 'mala' or 'rwm'."
             )
@@ -68,6 +77,19 @@ def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | N
     if target_accept_prob is not None:
         made = dataclasses.replace(made, target_accept_prob=target_accept_prob)
     return made
+
+
+def _continuous(kernel: Any, target_accept_prob: float | None) -> Options:
+    """Return the options of the kernel that moves continuous sites beside a discrete kernel."""
+    if isinstance(kernel, str) and kernel == "hmc":
+        kernel = ChEES(trajectory_lengths=(_QUARTER_TURN,))
+    found: Any = resolve(kernel, target_accept_prob)
+    if not isinstance(found, ChEES | MALA | Langevin | RWM):
+        raise ValueError(
+            "continuous must be 'chees', 'hmc', 'mala', 'rwm' or the options of one, such as "
+            f"ChEES(max_num_steps=16), not {kernel!r}."
+        )
+    return found
 
 
 def choose(space: Space, ours: Options | None, why: str, seed: int) -> tuple[Options | None, str]:
@@ -91,6 +113,7 @@ class Sampled(NamedTuple):
         attrs: How it ran.
         adaptation: What warm-up learnt, where another run can take it over.
         superchains: Number of the group of each chain that set out from one point.
+        restore: Draws to the types that the program has them in, where they have others.
     """
 
     draws: dict[str, np.ndarray]
@@ -98,6 +121,7 @@ class Sampled(NamedTuple):
     attrs: dict[str, Any]
     adaptation: dict[str, np.ndarray] | None = None
     superchains: np.ndarray | None = None
+    restore: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
 
 
 def sample(
