@@ -35,7 +35,8 @@ class HMCInfo(NamedTuple):
         energy: Potential plus kinetic energy at the start of the trajectory.
         diverging: Whether the energy error passed 1000 or was not finite.
         num_steps: Leapfrog steps taken, which is the number of gradients.
-        end: State at the end of the trajectory, whether accepted or not.
+        proposal: End of the trajectory, whether accepted or not.
+        velocity: Momentum there, in the coordinates where it is standard normal.
     """
 
     acceptance: Float[Tensor, "*batch"]
@@ -43,19 +44,8 @@ class HMCInfo(NamedTuple):
     energy: Float[Tensor, "*batch"]
     diverging: Bool[Tensor, "*batch"]
     num_steps: int
-    end: HMCState
-
-
-class HMCNoise(NamedTuple):
-    """The random numbers of a step.
-
-    Attributes:
-        velocity: Standard normal.
-        uniform: Uniform on (0, 1).
-    """
-
+    proposal: Float[Tensor, "*batch D"]
     velocity: Float[Tensor, "*batch D"]
-    uniform: Float[Tensor, "*batch"]
 
 
 def init(position: Float[Tensor, "*batch D"], value_and_grad: ValueAndGrad) -> HMCState:
@@ -114,20 +104,17 @@ def step(
         >>> state.position.shape, bool(info.acceptance.mean() > 0.9)
         (torch.Size([64, 2]), True)
     """
-    noise = draw(generator, state)
-    options: dict = {"step_size": step_size, "num_steps": num_steps, "root": root}
-    return transition(noise, state, value_and_grad, **options)
-
-
-def draw(generator: torch.Generator, state: HMCState) -> HMCNoise:
-    """Draw the random numbers of a step."""
-    position, shape = state.position, state.potential.shape
+    position, potential = state.position, state.potential
     like: dict = {"generator": generator, "dtype": position.dtype, "device": position.device}
-    return HMCNoise(torch.randn(position.shape, **like), torch.rand(shape, **like))
+    velocity = torch.randn(position.shape, **like)
+    options: dict = {"step_size": step_size, "num_steps": num_steps, "root": root}
+    proposal, info = trajectory(velocity, state, value_and_grad, **options)
+    accepted = torch.rand(potential.shape, **like) < info.acceptance
+    return choose(accepted, proposal, state), info._replace(accepted=accepted)
 
 
-def transition(
-    noise: HMCNoise,
+def trajectory(
+    velocity: Float[Tensor, "*batch D"],
     state: HMCState,
     value_and_grad: ValueAndGrad,
     *,
@@ -135,11 +122,23 @@ def transition(
     num_steps: int = 1,
     root: Float[Tensor, " D"] | Float[Tensor, "D D"] | None = None,
 ) -> tuple[HMCState, HMCInfo]:
-    """Do what `step` does with given random numbers."""
+    """Follow the trajectories that `step` proposes from given momenta, accepting none yet.
+
+    Args:
+        velocity: Momentum of each chain, standard normal.
+        state: State of all chains.
+        value_and_grad: Potential energy and its gradient, over the batch.
+        step_size: Size of a leapfrog step, a number or one for each chain `(*batch,)`.
+        num_steps: Number of leapfrog steps, the same for all chains.
+        root: L, a lower triangular matrix or the diagonal of one; the identity when None.
+
+    Returns:
+        The states at the ends, and what is known of the trajectories.
+    """
     kick, move = moves(step_size, root, state.position)
-    energy = state.potential + kinetic(noise.velocity)
+    energy = state.potential + kinetic(velocity)
     position, potential, gradient = state
-    velocity = kick(noise.velocity, gradient, 0.5)
+    velocity = kick(velocity, gradient, 0.5)
     for number in range(1, num_steps + 1):
         position = move(position, velocity)
         potential, gradient = value_and_grad(position)
@@ -147,10 +146,8 @@ def transition(
     error = potential + kinetic(velocity) - energy
     diverging = ~(error <= MAX_ENERGY_ERROR)
     acceptance = torch.where(diverging, 0.0, torch.exp((-error).clamp(max=0.0)))
-    accepted = noise.uniform < acceptance
-    end = HMCState(position, potential, gradient)
-    info = HMCInfo(acceptance, accepted, energy, diverging, num_steps, end)
-    return choose(accepted, end, state), info
+    info = HMCInfo(acceptance, ~diverging, energy, diverging, num_steps, position, velocity)
+    return HMCState(position, potential, gradient), info
 
 
 def kinetic(velocity: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:

@@ -144,6 +144,8 @@ def step(
     Cost:
         One gradient of the whole batch.
     """
-    before = state
-    state, info = hmc.step(generator, state, value_and_grad, step_size=step_size, root=root)
-    return hmc.choose(~info.diverging, info.end, before), info._replace(accepted=~info.diverging)
+    position = state.position
+    like: dict = {"generator": generator, "dtype": position.dtype, "device": position.device}
+    velocity = torch.randn(position.shape, **like)
+    end, info = hmc.trajectory(velocity, state, value_and_grad, step_size=step_size, root=root)
+    return hmc.choose(info.accepted, end, state), info

@@ -94,12 +94,13 @@ def step(
     """
     position, shape = state.position, state.potential.shape
     like: dict = {"generator": generator, "dtype": position.dtype, "device": position.device}
+    velocity = torch.randn(position.shape, **like)
     size = torch.as_tensor(step_size, dtype=position.dtype, device=position.device).unsqueeze(-1)
-    position = position + size * push(root, torch.randn(position.shape, **like))
-    end = HMCState(position, value_and_grad(position)[0], state.gradient)
-    error = end.potential - state.potential
+    position = position + size * push(root, velocity)
+    proposal = HMCState(position, value_and_grad(position)[0], state.gradient)
+    error = proposal.potential - state.potential
     acceptance = torch.where(error.isnan(), 0.0, torch.exp((-error).clamp(max=0.0)))
     accepted = torch.rand(shape, **like) < acceptance
-    diverging = torch.zeros_like(accepted)
-    info = HMCInfo(acceptance, accepted, state.potential, diverging, 1, end)
-    return choose(accepted, end, state), info
+    none, energy = torch.zeros_like(accepted), state.potential
+    info = HMCInfo(acceptance, accepted, energy, none, 1, position, velocity)
+    return choose(accepted, proposal, state), info

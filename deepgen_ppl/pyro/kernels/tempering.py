@@ -165,9 +165,8 @@ class Tempered:
         self._acceptance = info.acceptance.mean(-1)
         self._swap(generator)
         potential, gradient = (part[-1] for part in self._tempered(self.values, self.grads))
-        cold = [part[-1] if isinstance(part, Tensor) else part for part in info[:5]]
-        end = HMCState(*(part[-1] for part in info.end))
-        return HMCState(self.z[-1], potential, gradient), HMCInfo(*cold, end)  # type: ignore[arg-type]
+        cold: list[Any] = [part[-1] if isinstance(part, Tensor) else part for part in info]
+        return HMCState(self.z[-1], potential, gradient), HMCInfo(*cold)
 
     def learn(
         self, index: int, state: HMCState, info: HMCInfo, generator: torch.Generator
