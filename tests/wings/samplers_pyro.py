@@ -37,9 +37,9 @@ def square_root(y: Tensor) -> None:
 
 
 def banana() -> None:
-    """A ridge along a parabola: E b = 1, Var b = 2.25."""
+    """A ridge along a parabola: E b = 1/2, Var b = 3/2."""
     a = pyro.sample("a", dist.Normal(0.0, 1.0))
-    pyro.sample("b", dist.Normal(a**2, 0.5))
+    pyro.sample("b", dist.Normal(a**2 / 2, 1.0))
 
 
 def nowhere(y: Tensor) -> None:

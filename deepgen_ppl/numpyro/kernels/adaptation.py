@@ -184,17 +184,24 @@ class Adaptation:
     def close(self, end: int, window: Window, rng: np.random.Generator) -> None:
         """End a window: estimate the covariance, choose the length, replace lost chains.
 
+        The last window only replaces lost chains.
+
         Args:
             end: Number of the step after it.
             window: The chains' steps in it.
             rng: Source of the choice of chains where others are lost.
         """
         self.source = np.arange(len(self.source), dtype=np.int32)
-        if end not in self.ends[:-1] or len(window) < 4:
+        if len(window) < 4:
             return
         fresh = end == self.ends[0] and not self._settled
         positions, potentials = window.late(0.5 if fresh else _EARLY)
         lost = lost_chains(positions, potentials)
+        if lost.any():
+            self.source[lost] = rng.choice(np.flatnonzero(~lost), lost.sum())
+            self.restarted += int(lost.sum())
+        if end == self.ends[-1]:
+            return
         mean, root = estimate(positions[:, ~lost], self.dense)
         if np.isfinite(root).all():
             self.root = root.astype(self.dtype)
@@ -206,9 +213,6 @@ class Adaptation:
             self.trajectory_length = self.lengths[best]
             self.step_size = restart(float(self.step_size.log_average), own)
         self._settled = True
-        if lost.any():
-            self.source[lost] = rng.choice(np.flatnonzero(~lost), lost.sum())
-            self.restarted += int(lost.sum())
 
     def learnt(self) -> dict[str, np.ndarray]:
         """Return what another run can begin with."""
