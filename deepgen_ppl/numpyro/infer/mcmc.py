@@ -16,11 +16,13 @@ from deepgen_ppl import checks
 from deepgen_ppl import discrete as discrete_
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.data import Inputs, as_inputs, as_key
-from deepgen_ppl.numpyro.infer import alternating, evaluate, vectorized
+from deepgen_ppl.numpyro.infer import alternating, evaluate, tempered, vectorized
 from deepgen_ppl.numpyro.infer import kernel as kernel_
 from deepgen_ppl.numpyro.infer.importance import check_learned
 from deepgen_ppl.numpyro.infer.sampler import Sampler
 from deepgen_ppl.numpyro.infer.space import Space, from_draws
+from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
+from deepgen_ppl.numpyro.path import read_path
 from deepgen_ppl.numpyro.structure import Pair, Program
 from deepgen_ppl.posterior import Posterior
 
@@ -74,7 +76,7 @@ def mcmc(
             discrete sites too, in turn with continuous ones where there are any, as
             `Gibbs(continuous="chees")`; or `"auto"`, which picks `"chees"` for 16 chains or more,
             falls back to `"nuts"` where they do not mix, and says why in
-            `posterior.attrs["kernel_reason"]`.
+            `posterior.attrs["kernel_reason"]`. `ParallelTempering("chees")` finds several modes.
         num_warmup: Steps of adaptation of each chain, not kept; 240 are enough for 64 chains of a
             vectorised kernel.
         num_samples: Steps of each chain after it.
@@ -164,6 +166,11 @@ def mcmc(
     if isinstance(ours, vectorized.Discrete):
         shared |= {"adaptation": adaptation, "init": init}
         found = alternating.sample(ours, program, values, inputs, lengths, num_chains, **shared)
+    elif isinstance(ours, ParallelTempering):
+        checks.check_ladder(neutra=neutra, init=init, adaptation=adaptation)
+        options = {"model_kwargs": model_kwargs, "params": learned, "seed": seed}
+        path = read_path(model, *data, by_rows=False, verb="mcmc", **options)
+        found = tempered.sample(ours, path, lengths, num_chains, progress=progress, seed=seed)
     elif ours is not None:
         options = {**shared, "adaptation": adaptation, "warn": kernel != "auto"}
         found = vectorized.sample(ours, space, inputs, lengths, num_chains, **options)

@@ -20,6 +20,7 @@ from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
 from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.numpyro.kernels.rwm import RWM
+from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
 
 Options = ChEES | MALA | Langevin | RWM
 
@@ -50,7 +51,9 @@ class Sampled(NamedTuple):
     superchains: np.ndarray | None = None
 
 
-def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | Discrete | None:
+def resolve(
+    kernel: Any, target_accept_prob: float | None = None
+) -> Options | Discrete | ParallelTempering | None:
     """Return the options of the vectorised kernel that is meant; None for one of NumPyro's.
 
     Args:
@@ -71,11 +74,19 @@ def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | D
         kernel = kernel.func
     if isinstance(kernel, str):
         kernel = NAMES.get(kernel, kernel)
-    if isinstance(kernel, type) and issubclass(kernel, tuple(NAMES.values())):
+    kinds = (*NAMES.values(), ParallelTempering)
+    if isinstance(kernel, type) and issubclass(kernel, kinds):
         unknown = sorted(set(options) - {field.name for field in fields(kernel)})
         if unknown:
             raise ValueError(f"{kernel.__name__} has no option {', '.join(map(repr, unknown))}.")
         kernel = kernel(**options)
+    if isinstance(kernel, ParallelTempering):
+        inner = resolve(kernel.kernel, target_accept_prob)
+        if not isinstance(inner, ChEES | MALA | RWM):
+            raise ValueError(
+                f"ParallelTempering cannot wrap {kernel.kernel!r}: choose 'chees', 'mala' or 'rwm'."
+            )
+        return replace(kernel, kernel=inner)
     if isinstance(kernel, Discrete):
         continuous = _continuous(kernel.continuous, target_accept_prob)
         return replace(kernel, continuous=continuous)
