@@ -25,6 +25,7 @@ from deepgen_ppl.pyro.kernels.gibbs import Gibbs
 from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
+from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
@@ -45,6 +46,7 @@ __all__ = [
     "GibbsWithGradients",
     "Langevin",
     "NonFiniteError",
+    "ParallelTempering",
     "Posterior",
     "Progress",
     "Renyi",
