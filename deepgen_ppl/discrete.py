@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from deepgen_ppl.checks import quote
 from deepgen_ppl.posterior import Posterior
@@ -119,6 +119,20 @@ class Coordinates(NamedTuple):
             index = np.unravel_index(column - place.start, place.shape) if place.shape else ()
             names.append(f"{name}[{', '.join(str(int(i)) for i in index)}]" if index else name)
         return names, columns
+
+    def looked_at(
+        self, x: np.ndarray, z: np.ndarray, shapes: Mapping[str, tuple[int, ...]]
+    ) -> tuple[Float[np.ndarray, "chain draw n"], list[tuple[str, tuple[int, ...]]]]:
+        """Return the positions by which mixing is judged, and their names; some of very many.
+
+        Args:
+            x: Coordinates, (chain, draw, D).
+            z: Unconstrained continuous positions, (chain, draw, size).
+            shapes: Unconstrained shape of each continuous site.
+        """
+        names, columns = self.labels()
+        sites = [*shapes.items(), *((name, ()) for name in names)]
+        return np.concatenate([z, x[..., columns].astype(np.float32)], axis=-1), sites
 
     def numbers(self, values: Mapping[str, Any]) -> Int[np.ndarray, "K D"]:
         """Return the coordinates of the sites' values.

@@ -64,8 +64,8 @@ class Discrete:
             if place.is_counting:
                 value = part.to(support.dtype)
             else:
-                row = torch.arange(place.size) if len(support) > 1 else torch.zeros_like(part)
-                value = support.to(x.device)[row, part]
+                row = torch.arange(place.size, device=x.device)
+                value = support.to(x.device)[row if len(support) > 1 else 0 * row, part]
             found[name] = value.reshape((*place.shape, *support.shape[2:]))
         return found
 

@@ -117,3 +117,17 @@ def kernel_step(kernel: str, states, energies, seed: int):
     state = gibbs_with_gradients.init(x, gains)
     step = gibbs_with_gradients.step
     return step(generator, state, gains, blocks.cardinality, num_steps=1)[0].position.numpy()
+
+
+def branching(y: Tensor) -> None:
+    """Control flow on the value of a latent site."""
+    x = pyro.sample("x", dist.Bernoulli(torch.tensor(0.3)))
+    mean = 2.0 if x > 0.5 else -1.0
+    pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def one_hot(y: Tensor) -> None:
+    """Two vectors that are one in one place."""
+    with pyro.plate("two", 2):
+        x = pyro.sample("x", dist.OneHotCategorical(torch.tensor([0.2, 0.3, 0.5])))
+    pyro.sample("y", dist.Normal((x @ torch.tensor([0.0, 1.0, 2.0])).sum(), 1.0), obs=y)

@@ -158,6 +158,30 @@ def test_supports_that_do_not_begin_at_zero(dg, programs):
     agrees(np.stack([found.draws["heads"], size, found.draws["on"]], -1), law, values)
 
 
+def test_control_flow_on_a_discrete_value(dg, programs, wing):
+    if wing == "numpyro":
+        pytest.skip("a NumPyro program cannot branch on the value of a site")
+    y = np.float32(0.7)
+    options = {"num_warmup": 10, "num_samples": 300, "num_chains": 4, "progress": False}
+    found = dg.mcmc(programs.branching, y, kernel="gibbs", seed=13, **options)
+    assert "chain by chain" in found.attrs["compiled_reason"]
+    law = normalised(np.log([0.7, 0.3]) - 0.5 * (y - np.array([-1.0, 2.0])) ** 2)
+    agrees(found.draws["x"][..., None], law, np.array([[0], [1]]))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_vectors_that_are_one_in_one_place(dg, programs, wing, kernel):
+    if wing == "numpyro":
+        pytest.skip("NumPyro has no OneHotCategorical")
+    y = np.float32(2.5)
+    states = np.array(list(itertools.product(range(3), repeat=2)))
+    law = np.array([0.2, 0.3, 0.5])[states].prod(1) * np.exp(-0.5 * (y - states.sum(1)) ** 2)
+    found = dg.mcmc(programs.one_hot, y, kernel=kernel, seed=14, **SHORT)
+    assert found.draws["x"].shape == (64, 300, 2, 3)
+    hot = np.eye(3)[states].reshape(9, 6)
+    agrees(found.draws["x"], law / law.sum(), hot)
+
+
 def test_coupling_that_the_probes_miss_is_noticed(dg, programs, wing):
     from deepgen_ppl import blocks
 
@@ -194,7 +218,7 @@ def test_one_step_leaves_the_law_as_it_is(programs, kernel):
 @pytest.mark.filterwarnings("ignore:.*have not mixed:UserWarning")
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_same_seed_gives_the_same_draws(dg, programs, kernel):
-    options = {"num_warmup": 20, "num_samples": 20, "num_chains": 8, "progress": False}
+    options = {"num_warmup": 20, "num_samples": 20, "progress": False}
     options["kernel"] = kernel
     one, two, other = (
         dg.mcmc(programs.chain, EDGES, seed=seed, **options).draws["x"] for seed in (9, 9, 10)
@@ -217,10 +241,11 @@ def test_hundreds_of_chains_options_and_thinning(dg, programs):
 
 def test_diagnosis_and_evaluators(dg, programs):
     means = np.array([-1.0, 1.0], "float32")
-    found = dg.mcmc(programs.assignments, Y, WEIGHTS, means, kernel="gibbs", seed=12, **SHORT)
+    y = Y[4:16]
+    found = dg.mcmc(programs.assignments, y, WEIGHTS, means, kernel="gibbs", seed=12, **SHORT)
     diagnosis = found.diagnose()
     assert diagnosis.ok, str(diagnosis)
-    assert found.evaluate("posterior_predictive")["y"].shape == (64, 300, len(Y))
+    assert found.evaluate("posterior_predictive")["y"].shape == (64, 300, len(y))
     assert np.isfinite(found.evaluate("log_prior")["z"]).all()
 
 

@@ -39,7 +39,6 @@ _DENSE = 256
 _CHUNK_NUMBERS = 2**22
 _CHUNK_DRAWS = 256
 _REPORT_SECONDS = 0.2
-_MOST_CHANGES = 64
 
 
 class Moving(NamedTuple):
@@ -102,8 +101,9 @@ def sample(
             chains.sweeps.blocks = blocks_.singly(coordinates.size)
             bar.reset()
             found = chains.run(run_key, rest, (x, z), known, bar)
-    draws = chains.constrain(found.pop("x"), found.pop("z"))
-    positions, sites = chains.looked_at
+    x, z = found.pop("x"), found.pop("z")
+    draws = chains.constrain(x, z)
+    positions, sites = coordinates.looked_at(x, z, chains.shapes)
     attrs = chains.attrs | {"tuning_steps": num_warmup}
     attrs |= mixing.gate(type(kernel).__name__, positions, groups, sites, resting=not chains.size)
     found.pop("discrepancy")
@@ -261,18 +261,13 @@ class Chains:
         """Return the values of all sites at kept points, (chain, draw, ...)."""
         size = x.shape[0] * x.shape[1]
         flat = {"x": x.reshape(size, -1).astype(np.int32), "z": z.reshape(size, self.size)}
-        self.looked_at = self._looked_at(x, z)
 
         def one(draw: Any, key: Any, params: Any, inputs: Inputs) -> dict[str, Any]:
             return self.sweeps.view((params, inputs)).constrain(draw["x"], self._split(draw["z"]))
 
-        fn = self.program.fn
-        found = evaluate.over_draws(
-            fn, "discrete values", one, flat, self.args, static=self.sweeps.static
-        )
-        return {
-            name: value.reshape(*x.shape[:2], *value.shape[1:]) for name, value in found.items()
-        }
+        call = (self.program.fn, "discrete values", one, flat, self.args)
+        found = evaluate.over_draws(*call, static=self.sweeps.static)
+        return {n: value.reshape(*x.shape[:2], *value.shape[1:]) for n, value in found.items()}
 
     # --------------------------------------------------------------------------- compiled
 
@@ -351,13 +346,8 @@ class Chains:
         phase, number = learning.phase(0) if learning else None, np.int32(0)
         call = (self.args, moving, phase, self.sweeps.table, random.key(0), number, number, number)
         build = Build(self.program.fn)
-        static = (self.kernel, self.chunk, self.num_chains)
-        build.add(
-            "discrete",
-            self._advance,
-            *call,
-            static=(*static, self.sweeps.static, self.sweeps.gradient),
-        )
+        static = (self.kernel, self.chunk, self.sweeps.static, self.sweeps.gradient)
+        build.add("discrete", self._advance, *call, static=static)
         self._run = build.compile()["discrete"]
         self.attrs["compile_seconds"] = build.seconds
 
@@ -382,15 +372,6 @@ class Chains:
         bar.set_description("sample", refresh=False)
         bar.update(count * thinning * self.num_chains)
         return moving, found, count
-
-    def _looked_at(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, list[tuple[str, Any]]]:
-        """Return positions that the gate looks at, and their names: some of very many."""
-        names, columns = self.coordinates.labels()
-        parts = [x[..., columns].astype(np.float32)]
-        sites: list[tuple[str, Any]] = [(name, ()) for name in names]
-        if self.size:
-            parts, sites = [z, *parts], [*self.shapes.items(), *sites]
-        return np.concatenate(parts, axis=-1), sites
 
     def _by_chain(self, kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         found = {name: value for name, value in kept.items() if name != "potential"}

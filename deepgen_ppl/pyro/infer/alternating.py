@@ -84,9 +84,10 @@ def sample(
             chains.sweeps.blocks = blocks_.singly(coordinates.size)
             bar.reset()
             found = chains.run((x, z), lengths, adaptation, bar, seed)
-        draws = chains.constrain(found["x"], found["z"])
+        x, z = found.pop("x"), found.pop("z")
+        draws = chains.constrain(x, z)
     attrs = chains.attrs | {"tuning_steps": num_warmup}
-    positions, sites = chains.looked_at(found.pop("x"), found.pop("z"))
+    positions, sites = coordinates.looked_at(x, z, chains.shapes)
     resting = not chains.size
     attrs |= mixing.gate(type(kernel).__name__, positions, groups, sites, resting=resting)
     found.pop("discrepancy")
@@ -113,8 +114,10 @@ class Chains:
         point = view.potential.init(0) if view.potential.continuous else {}
         self.shapes = {name: tuple(value.shape) for name, value in sorted(point.items())}
         self.layout = Layout.of(point) if point else None
+        known = [v for v in (*view.data, *view.params.values()) if isinstance(v, Tensor)]
         (like,) = self.layout.join(point).values() if self.layout else (torch.zeros(0),)
-        self.like, self.size = like, len(like)
+        self.like = like if self.layout or not known else like.to(known[0].device)
+        self.size = len(like)
         self.sweeps = Sweeps(view, kernel, self.split)
         self.learnt: dict[str, np.ndarray] | None = None
         self.attrs: dict[str, Any] = {"kernel": type(kernel).__name__}
@@ -172,7 +175,7 @@ class Chains:
         """
         shapes = {name: site.shape for name, site in self.view.program.latents.items()}
         found = discrete_.starting_draws(init, shapes, self.num_chains, seed)
-        x = torch.as_tensor(self.coordinates.numbers(found))
+        x = torch.as_tensor(self.coordinates.numbers(found), device=self.like.device)
         if self.layout is None:
             return x, self.like.expand(len(x), 0)
         rows = []
@@ -250,15 +253,6 @@ class Chains:
 
         found = evaluate.over_draws(one, flat)
         return {n: value.reshape(*x.shape[:2], *value.shape[1:]) for n, value in found.items()}
-
-    def looked_at(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, list[tuple[str, Any]]]:
-        """Return positions that the gate looks at, and their names: some of very many."""
-        names, columns = self.coordinates.labels()
-        parts = [x[..., columns].astype(np.float32)]
-        sites: list[tuple[str, Any]] = [(name, ()) for name in names]
-        if self.size:
-            parts, sites = [z, *parts], [*self.shapes.items(), *sites]
-        return np.concatenate(parts, axis=-1), sites
 
     def _given(self, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         return lambda z: self.energy(z, x)

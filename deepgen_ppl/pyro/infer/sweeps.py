@@ -89,7 +89,8 @@ class Sweeps:
     @blocks.setter
     def blocks(self, blocks: blocks_.Blocks) -> None:
         self._blocks = blocks
-        self.table = gibbs.table(blocks, self.coordinates.cardinality, self.num_terms)
+        found = gibbs.table(blocks, self.coordinates.cardinality, self.num_terms)
+        self.table = gibbs.Table(*(part.to(self.device) for part in found))
 
     def prepare(self, x: Tensor, z: Tensor) -> dict[str, Any]:
         """Trace the density, find the blocks and choose how differences are told.
@@ -100,15 +101,15 @@ class Sweeps:
         """
         rows, reason = self._mapped(x, z)
         self._rows = Traced(rows) if not reason else rows
-        self.num_terms = self._rows(x, z).shape[1]
+        self.num_terms, self.device = self._rows(x, z).shape[1], x.device
 
         def evaluate(points: np.ndarray, number: int) -> np.ndarray:
             index, found = number * len(x) // 8, []
             for first in range(0, len(points), len(x)):
                 take = np.minimum(np.arange(first, first + len(x)), len(points) - 1)
                 own = z[index : index + 1].expand(z.shape)
-                terms = self._rows(torch.as_tensor(points[take]), own)
-                found.append(terms.numpy()[: len(points) - first])
+                terms = self._rows(torch.as_tensor(points[take], device=x.device), own)
+                found.append(terms.cpu().numpy()[: len(points) - first])
             return np.concatenate(found)
 
         with torch.no_grad():
@@ -207,14 +208,14 @@ class Sweeps:
         self._slopes = Traced(mapped)
         if wish != "exact":
             try:
-                linear = mapped(x[:4], z[:4])[1].detach().numpy()
+                linear = mapped(x[:4], z[:4])[1].detach().cpu().numpy()
             except Exception as error:  # whatever a program says to real numbers
                 if wish == "gradient":
                     discrete_.refuse_real_numbers(error)
                 reason = f"no gradient: {type(error).__name__}: {str(error)[:80]}"
             if wish == "auto" and linear is not None:
                 with torch.no_grad():
-                    share = discrete_.told(self._gains(x, z)[1][:4].numpy(), linear)
+                    share = discrete_.told(self._gains(x, z)[1][:4].cpu().numpy(), linear)
                 wish = "gradient" if share > discrete_.LEAST_TOLD else "exact"
                 reason = f"the gradient tells {share:.2f} of the differences (correlation)"
         self.gradient = wish == "gradient"

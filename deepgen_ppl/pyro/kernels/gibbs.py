@@ -181,7 +181,8 @@ def step(
 
     def order(size: int) -> Sequence[int]:
         if scan == "random":
-            return torch.randperm(size, generator=generator).tolist()
+            numbers = torch.randperm(size, generator=generator, device=generator.device)
+            return numbers.tolist()
         return range(size)
 
     def noise(width: int) -> Tensor:
