@@ -24,17 +24,17 @@ class SafeLog(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(x: Tensor) -> Tensor:
         """Return the logarithm."""
         return x.log()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # type: ignore[override]
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         """Keep the argument."""
         ctx.save_for_backward(inputs[0])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
         """Divide by the argument, held away from zero."""
         (x,) = ctx.saved_tensors
         return grads[0] / x.clamp(min=torch.finfo(x.dtype).tiny)

@@ -68,7 +68,7 @@ def simplify(graph: GraphModule) -> GraphModule:
         if value is not None:
             known[node] = value
         elif same is not node:
-            node.replace_all_uses_with(same)  # type: ignore[arg-type]
+            node.replace_all_uses_with(same)
             nodes.erase_node(node)
     folded = [n for n in known if n.op != "get_attr" and any(u not in known for u in n.users)]
     for number, node in enumerate(folded):
@@ -151,7 +151,7 @@ def _fold(node: Node, known: dict[Node, Tensor]) -> Tensor | None:
     if isinstance(value, Tensor) and value.numel() > _LARGEST:
         return None
     if isinstance(value, Tensor) and (target in _FILLS or target is aten.full_like.default):
-        fill: Any = _FILLS[target] if target in _FILLS else node.args[1]  # type: ignore[index]
+        fill: Any = _FILLS[target] if target in _FILLS else node.args[1]
         return torch.full(value.shape, fill, dtype=value.dtype, device=value.device)
     if not all(argument in known for argument in node.all_input_nodes):
         return None

@@ -138,7 +138,7 @@ def read_pair(
 class _Reader:
     """One reading of one program: runs it at two row counts and compares."""
 
-    def __init__(self, fn, args, kwargs, data, params, seed, role, data_plates) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, fn, args, kwargs, data, params, seed, role, data_plates) -> None:
         self.fn, self.args, self.kwargs, self.data = fn, args, kwargs, data
         self.params, self.seed, self.role, self.outer = params, seed, role, data_plates
         self.modules = tuple(modules_of(fn))
@@ -298,9 +298,7 @@ class _Reader:
         sizes = {n: (int(m["fn"].size), len(m["value"])) for n, m in run.plates.items()}
         checks.check_subsampling({n: s for n, s in sizes.items() if s[1] < s[0]}, batch_size)
 
-    def _check_batch(  # type: ignore[no-untyped-def]
-        self, batch_size, run, second, plates, names, first, other
-    ) -> None:
+    def _check_batch(self, batch_size, run, second, plates, names, first, other) -> None:
         subsampled = {
             name: (plate.size, len(run.plates[name]["value"]))
             for name, plate in plates.items()
@@ -317,9 +315,7 @@ class _Reader:
         if self.role == "model":
             self._check_outside(run, second, names, first, other)
 
-    def _check_outside(  # type: ignore[no-untyped-def]
-        self, run, second, names, first, other
-    ) -> None:
+    def _check_outside(self, run, second, names, first, other) -> None:
         """Refuse statements outside the data plates that answer to the data's rows."""
         total = self.total or 0
         if first == total:
@@ -342,7 +338,7 @@ class _Reader:
         if not names:
             checks.check_outside(free or list(run.sites), first, total)
 
-    def _tables(self, run, second, params, first, other, batch_size) -> dict[str, int]:  # type: ignore[no-untyped-def]
+    def _tables(self, run, second, params, first, other, batch_size) -> dict[str, int]:
         """Find parameters whose shape follows the rows, as the program sees them."""
         tables: dict[str, int] = {}
         if second is None:

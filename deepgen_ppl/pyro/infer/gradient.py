@@ -220,6 +220,6 @@ def _differentiable(
             return tuple(outer[0] * grad for grad in ctx.saved_tensors)
 
     def energy(blocks: Mapping[str, Tensor]) -> Tensor:
-        return Energy.apply(*(blocks[name] for name in names))  # type: ignore[no-any-return]
+        return Energy.apply(*(blocks[name] for name in names))
 
     return energy
