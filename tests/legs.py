@@ -22,6 +22,21 @@ from typing import IO, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 VENV_312 = ROOT / ".venv312"
 PER_WING = ("tests/wings", "tests/exactness", "tests/posteriordb")
+ON_NEWER_VERSIONS = (  # what JAX and ArviZ can change: traces, compilation, DataTrees; verbs once
+    "tests/wings/test_datatree.py",
+    "tests/wings/test_program.py",
+    "tests/wings/test_messages.py",
+    "tests/wings/test_compiled_once.py",
+    "tests/wings/test_svi.py::test_a_saved_fit_gives_the_same_answers",
+    "tests/wings/test_train.py::test_a_resumed_run_is_the_uninterrupted_run",
+    "tests/wings/test_importance.py::test_each_datum_has_its_own_evidence",
+    "tests/wings/test_mcmc.py::test_conjugate_posterior",
+    "tests/wings/test_mcmc.py::test_statistics",
+    "tests/wings/test_predict.py::test_posterior_predictive_keeps_the_draws",
+    "tests/wings/test_samplers.py::test_statistics",
+    "tests/wings/test_samplers.py::test_diagnosis_is_that_of_many_chains",
+    "tests/wings/test_evidence_estimators.py::test_evidence_stands_in_the_tree_and_the_diagnosis",
+)
 TIME_LIMIT = 3000  # seconds of one command
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5")
 
@@ -85,7 +100,7 @@ def python_312() -> str | None:
 
 
 def newest_arviz() -> Leg:
-    """The hall and the NumPyro wing on Python 3.12 with ArviZ 1.x, torch not installed."""
+    """The hall, and what can differ of the NumPyro wing, with ArviZ 1.x and without torch."""
     name = "numpyro on Python 3.12"
     if sys.version_info[:2] == (3, 12):
         return Leg(name, (), skipped="the main legs run on Python 3.12 already")
@@ -99,7 +114,7 @@ def newest_arviz() -> Leg:
         commands.append((found, "-m", "venv", str(VENV_312)))
     commands.append((*pip, "-c", "constraints.txt", "-e", ".[numpyro,dev]"))
     commands.append((mine, *PYTEST, "tests/hall", "tests/test_imports.py"))
-    commands.append((mine, *PYTEST, "tests/wings", "--wing", "numpyro"))
+    commands.append((mine, *PYTEST, *ON_NEWER_VERSIONS, "--wing", "numpyro"))
     return Leg(name, tuple(commands))
 
 
