@@ -148,6 +148,24 @@ class Coordinates(NamedTuple):
             parts.append(same.all(-1).argmax(-1))
         return np.concatenate(parts, axis=1)
 
+    def values(self, x: Int[np.ndarray, "S D"]) -> dict[str, np.ndarray]:
+        """Return the sites' values: the inverse of `numbers`.
+
+        Args:
+            x: Coordinates.
+
+        Example:
+            >>> Coordinates.of({"z": np.array([[2, 5]])}, {"z": (2,)}).values(np.array([[1, 0]]))
+            {'z': array([[5, 2]])}
+        """
+        found = {}
+        for name, place in self.places.items():
+            part = x[:, place.start : place.start + place.size]
+            row = np.arange(place.size) if len(place.support) > 1 else 0
+            value = place.support[row, part]
+            found[name] = value.reshape(len(x), *place.shape, *place.support.shape[2:])
+        return found
+
     def integers(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return draws with the discrete sites as integers, where their values are whole numbers.
 

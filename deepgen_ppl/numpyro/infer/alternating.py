@@ -259,15 +259,18 @@ class Chains:
 
     def constrain(self, x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
         """Return the values of all sites at kept points, (chain, draw, ...)."""
-        size = x.shape[0] * x.shape[1]
+        size, lead = x.shape[0] * x.shape[1], x.shape[:2]
         flat = {"x": x.reshape(size, -1).astype(np.int32), "z": z.reshape(size, self.size)}
+        if not self.size and not self.program.named("deterministic"):
+            values = self.coordinates.values(flat["x"])
+            return {name: value.reshape(*lead, *value.shape[1:]) for name, value in values.items()}
 
         def one(draw: Any, key: Any, params: Any, inputs: Inputs) -> dict[str, Any]:
             return self.sweeps.view((params, inputs)).constrain(draw["x"], self._split(draw["z"]))
 
         call = (self.program.fn, "discrete values", one, flat, self.args)
         found = evaluate.over_draws(*call, static=self.sweeps.static)
-        return {n: value.reshape(*x.shape[:2], *value.shape[1:]) for n, value in found.items()}
+        return {name: value.reshape(*lead, *value.shape[1:]) for name, value in found.items()}
 
     # --------------------------------------------------------------------------- compiled
 

@@ -92,8 +92,8 @@ class Sweeps:
         for first in range(0, len(x), width):
             rows = np.minimum(np.arange(first, first + width), len(x) - 1)
             call = (self.args, jnp.asarray(x[rows]), jnp.asarray(z[rows]))
-            static = (self.static, width)
-            run = compiled(self.program.fn, "discrete terms", batch, *call, static=static)
+            options: dict = {"static": (self.static, width), "once": True}
+            run = compiled(self.program.fn, "discrete terms", batch, *call, **options)
             found.append(np.asarray(run(*call))[: len(x) - first])
         return np.concatenate(found)
 

@@ -245,14 +245,18 @@ class Chains:
 
     def constrain(self, x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
         """Return the values of all sites at kept points, (chain, draw, ...)."""
-        size = x.shape[0] * x.shape[1]
+        size, lead = x.shape[0] * x.shape[1], x.shape[:2]
         flat = {"x": x.reshape(size, -1).astype(np.int64), "z": z.reshape(size, self.size)}
+        roles = {site.role for site in self.view.program.sites.values()}
+        if not self.size and "deterministic" not in roles:
+            values = self.coordinates.values(flat["x"])
+            return {name: value.reshape(*lead, *value.shape[1:]) for name, value in values.items()}
 
         def one(draw: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return self.view.constrain(draw["x"], self.split(draw["z"]))
 
         found = evaluate.over_draws(one, flat)
-        return {n: value.reshape(*x.shape[:2], *value.shape[1:]) for n, value in found.items()}
+        return {name: value.reshape(*lead, *value.shape[1:]) for name, value in found.items()}
 
     def _given(self, x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         return lambda z: self.energy(z, x)
