@@ -192,7 +192,11 @@ class reader(Messenger):
 
     def process_message(self, msg: Message) -> None:
         """Record fixed names."""
+        if msg["type"] == "control_flow":  # a scan is told what handlers inside the program fix
+            for _, values in msg["kwargs"].get("substitute_stack", ()):
+                self.fixed.update(values if isinstance(values, Mapping) else ())
         given = msg["value"] is not None and not msg.get("is_observed", False)
+        given = given and not msg.get("_control_flow_done", False)  # drawn by a scan
         if given and msg["type"] in ("sample", "param"):
             self.fixed.add(msg["name"])
 
@@ -229,11 +233,36 @@ class on_support(Messenger):
         super().__init__(fn)
 
     def process_message(self, msg: Message) -> None:
-        """Replace the numbers of the values by the values."""
+        """Replace the numbers of the values by the values; refuse where a scan took the numbers."""
         if msg["type"] == "sample" and msg["name"] in self.names and msg.get("done"):
+            if msg.get("_control_flow_done"):  # the scan has used the numbers already
+                lowest = getattr(msg["fn"].support, "lower_bound", 0)
+                if not isinstance(lowest, int) or lowest != 0:
+                    raise ValueError(
+                        f"the discrete latent '{msg['name']}' of a scan does not count from zero, "
+                        "as NumPyro's scan does when it sums out. Sample it from a Categorical, "
+                        "and add its first value."
+                    )
+                return
             support = msg["fn"].enumerate_support(expand=False)
             event_shape = support.shape[jnp.ndim(support) - msg["fn"].event_dim :]
             msg["value"] = support.reshape(-1, *event_shape)[msg["value"]]
+
+
+class refuse_scans(Messenger):
+    """Refuse the scans of a program whose discrete sites `TraceEnum_ELBO` sums out."""
+
+    def process_message(self, msg: Message) -> None:
+        """Refuse a scan.
+
+        Raises:
+            ValueError: as said.
+        """
+        if msg["type"] == "control_flow":
+            raise ValueError(
+                "TraceEnum_ELBO does not sum over the chain of numpyro's scan, so its bound is wrong "
+                "there. Use mcmc or importance, which do, or write the steps as a Python loop."
+            )
 
 
 class rows_alone(Messenger):

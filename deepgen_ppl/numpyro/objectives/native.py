@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from numpyro.infer import ELBO as NumPyroELBO
 from numpyro.infer import RenyiELBO, TraceEnum_ELBO
 
+from deepgen_ppl.numpyro.handlers import refuse_scans
 from deepgen_ppl.numpyro.objectives.elbo import ELBO, Aux, Params
 from deepgen_ppl.numpyro.objectives.renyi import Renyi
 from deepgen_ppl.numpyro.program import Inputs, Pair, scaled_call
@@ -56,6 +57,7 @@ class Native:
     ) -> tuple[Float[Array, ""], Aux]:
         """Return the loss and the new mutable state."""
         model = scaled_call(pair.model, inputs, rows)
+        model = refuse_scans(model) if self.enumerated else model
         guide = _nothing if pair.guide is None else scaled_call(pair.guide, inputs, rows)
         names = {name for program in pair.programs for name in program.state}
         values = dict(params)
