@@ -260,8 +260,8 @@ class refuse_scans(Messenger):
         """
         if msg["type"] == "control_flow":
             raise ValueError(
-                "TraceEnum_ELBO does not sum over the chain of numpyro's scan, so its bound is wrong "
-                "there. Use mcmc or importance, which do, or write the steps as a Python loop."
+                "TraceEnum_ELBO does not sum over the chain of numpyro's scan, so its bound is "
+                "wrong there. Use mcmc or importance, which do."
             )
 
 
