@@ -43,6 +43,11 @@ def eight_schools(effects, errors):
         numpyro.sample("effect", dist.Normal(mean + spread * raw, errors), obs=effects)
 
 
+def gaussian(root):
+    """Normal with covariance root root^T."""
+    numpyro.sample("z", dist.MultivariateNormal(jnp.zeros(len(root)), scale_tril=root))
+
+
 def logistic(covariates, labels):
     """Logistic regression with standard normal weights."""
     columns = covariates.shape[1]
