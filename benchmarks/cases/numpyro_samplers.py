@@ -1,9 +1,9 @@
 """Vectorised `mcmc` on NumPyro: "chees" on 64 chains against NUTS of BlackJAX and of NumPyro.
 
 A unit of work is 1,000 effective draws, by the smallest bulk ESS over all scalars; a run of ours
-whose largest R-hat is 1.01 or more has none. Warm contenders have compiled before, and their seconds are
-those of the whole call, warm-up included; cold ones compile anew in every run, and their work is
-4,000 effective draws, or the whole call where it gives more.
+whose largest R-hat is 1.01 or more has none. Warm contenders have compiled before, and their
+seconds are those of the whole call, warm-up included; cold ones compile anew in every run, and
+their work is 4,000 effective draws, or the whole call where it gives more.
 """
 
 from __future__ import annotations
