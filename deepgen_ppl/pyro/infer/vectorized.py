@@ -15,13 +15,14 @@ from deepgen_ppl import checks, mixing
 from deepgen_ppl.pyro.infer import batched, ensemble, evaluate
 from deepgen_ppl.pyro.infer.gradient import Layout
 from deepgen_ppl.pyro.infer.space import Point, Space
+from deepgen_ppl.pyro.infer.tempered import Tempered
 from deepgen_ppl.pyro.kernels.adaptation import Adaptation
 from deepgen_ppl.pyro.kernels.chees import ChEES
 from deepgen_ppl.pyro.kernels.gibbs import Gibbs
 from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
-from deepgen_ppl.pyro.kernels.tempering import ParallelTempering, Tempered
+from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.pyro.path import Path
 
 Options = ChEES | MALA | Langevin | RWM | ParallelTempering

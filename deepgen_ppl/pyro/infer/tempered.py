@@ -1,0 +1,205 @@
+"""The driver of parallel tempering: a ladder of chains, its warm-up and the swaps between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepgen_ppl.pyro.kernels import adaptation as adaptation_
+from deepgen_ppl.pyro.kernels import tempering
+from deepgen_ppl.pyro.kernels.adaptation import Controls, StepSize
+from deepgen_ppl.pyro.kernels.hmc import HMCInfo, HMCState, ValueAndGrad
+
+_POWER = 3.0  # of the first ladder, whose inverse temperatures crowd at the prior
+_LENGTH = 1.5  # of trajectories, in standard deviations
+_RATE, _DELAY = 1.0, 5.0  # of the step sizes' adaptation
+_POOL = 64  # exact draws of the prior that are made together, for each chain
+
+
+class Tempered:
+    """The ladder of one run: its kernel, its adaptation and the chains that are not kept.
+
+    To the driver it is both a kernel's step and what learns during warm-up; the state that it hands
+    out is that of the chains at the posterior.
+
+    Args:
+        kernel: Options of the kernel that moves the chains.
+        num_temperatures: Number of temperatures.
+        num_warmup: Steps of warm-up.
+        densities: Positions (n, D) to log prior, log joint and their gradients.
+        draw: A generator and a number to exact draws of the prior.
+        dense: Whether whole covariances are estimated, or their diagonals.
+        generator: Source of the first draws of the prior.
+
+    Attributes:
+        betas: Inverse temperatures, from 0 to 1.
+        swap_rates: Mean acceptance of the swaps of each pair of neighbours, since warm-up.
+    """
+
+    def __init__(
+        self,
+        kernel: Any,
+        num_temperatures: int,
+        num_warmup: int,
+        densities: Callable[[Tensor], Any],
+        draw: Callable[[torch.Generator, int], Tensor],
+        dense: bool,
+        generator: torch.Generator,
+    ) -> None:
+        self.kernel, self.bound, self.dense = kernel, kernel.bind(), dense
+        self._generator = generator
+        self.densities, self.draw = densities, draw
+        self.ends = adaptation_.windows(num_warmup).tolist()
+        self.betas = np.linspace(0.0, 1.0, num_temperatures) ** _POWER
+        self.trajectory_length, self.restarted = _LENGTH, 0
+        self.root: Tensor | None = None  # of the posterior's covariance
+        self._sizes = np.full(num_temperatures, math.log(0.5))
+        self._mean_sizes, self._since = self._sizes.copy(), 0
+        self._swaps, self._tried = np.zeros(num_temperatures - 1), np.zeros(num_temperatures - 1)
+        self._pool: Tensor | None = None
+        self._window: list[Tensor] = []
+
+    @property
+    def step_size(self) -> StepSize:
+        """Step size at the posterior."""
+        return adaptation_.restart(float(self._mean_sizes[-1]))
+
+    @property
+    def swap_rates(self) -> Float[np.ndarray, " pair"]:
+        """Mean acceptance of the swaps of each pair of neighbours."""
+        return self._swaps / np.maximum(self._tried, 1.0)
+
+    def controls(self, index: int) -> Controls:
+        """Return what the step of a number is taken with; its step size is the posterior's."""
+        sizes = self._sizes if index < self.ends[-1] else self._mean_sizes
+        jitter = adaptation_.van_der_corput(index)
+        return Controls(math.exp(sizes[-1]), self.trajectory_length, jitter, None)
+
+    def begin(self, state: HMCState) -> None:
+        """Set the ladder up: the given chains at the posterior, draws of the prior elsewhere."""
+        num_chains, size = state.position.shape
+        num = len(self.betas)
+        hot = self.draw(self._generator, num_chains * (num - 1)).to(state.position)
+        self.z = torch.cat([hot.reshape(num - 1, num_chains, size), state.position[None]])
+        eye = torch.eye(size).to(state.position)
+        self.roots = eye.expand(num, size, size).clone()
+        self._evaluate()
+
+    def step(
+        self,
+        generator: torch.Generator,
+        state: HMCState,
+        value_and_grad: ValueAndGrad,
+        controls: Controls,
+    ) -> tuple[HMCState, HMCInfo]:
+        """Move all chains, then let neighbours swap; return what is seen at the posterior."""
+        learning = self._since >= 0
+        sizes = torch.as_tensor(self._sizes if learning else self._mean_sizes).to(self.z)
+        each = sizes.exp()[:, None].expand(self.z.shape[:-1])
+        # Standardised coordinates of each temperature: there the root is the identity.
+        inverse = torch.linalg.solve_triangular(self.roots, self.z.mT, upper=False).mT
+        start = HMCState(inverse, *self._tempered(self.values, self.grads))
+
+        def standardised(x: Tensor) -> tuple[Tensor, Tensor]:
+            return self._tempered(*self._look(x @ self.roots.mT))
+
+        options = controls._replace(step_size=each, root=None)
+        new, info = self.bound(generator, start, standardised, options)
+        self.z = new.position @ self.roots.mT
+        self._refresh_prior(generator)
+        self._evaluate()
+        self._acceptance = info.acceptance.mean(-1)
+        self._swap(generator)
+        potential, gradient = (part[-1] for part in self._tempered(self.values, self.grads))
+        cold: list[Any] = [part[-1] if isinstance(part, Tensor) else part for part in info]
+        return HMCState(self.z[-1], potential, gradient), HMCInfo(*cold)
+
+    def learn(
+        self, index: int, state: HMCState, info: HMCInfo, generator: torch.Generator
+    ) -> HMCState:
+        """Adapt step sizes; at the end of a window covariances and ladder."""
+        self._since += 1
+        error = self._acceptance.cpu().numpy() - self.kernel.target_accept_prob
+        self._sizes = self._sizes + _RATE / math.sqrt(self._since + _DELAY) * np.nan_to_num(error)
+        share = self._since**-0.75
+        self._mean_sizes = share * self._sizes + (1.0 - share) * self._mean_sizes
+        self._window.append(self.z)
+        if index + 1 in self.ends:
+            self._close(index + 1)
+        return state
+
+    def _close(self, end: int) -> None:
+        positions = torch.stack(self._window[len(self._window) // 4 :])
+        self._window, self._since = [], 0
+        if end == self.ends[-1]:
+            self._since = -1
+            self._swaps[:], self._tried[:] = 0.0, 0.0
+            return
+        if len(positions) < 4:
+            return
+        self.betas = tempering.equalised(self.betas, 1.0 - self.swap_rates)
+        self._swaps[:], self._tried[:] = 0.0, 0.0
+        for t in range(len(self.betas)):
+            root = adaptation_.estimate(positions[:, t], self.dense)[1]
+            self.roots[t] = root if root.dim() == 2 else torch.diag(root)
+        self.root = self.roots[-1] if self.dense else self.roots[-1].diagonal()
+        self._sizes = np.full(len(self.betas), math.log(0.5) - 0.25 * math.log(self.z.shape[-1]))
+        self._mean_sizes = self._sizes.copy()
+
+    def _look(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both log densities (2, t, chain) and their gradients (2, t, chain, D)."""
+        found = self.densities(z.reshape(-1, z.shape[-1]))
+        values = torch.stack([found.log_reference, found.log_target])
+        grads = torch.stack([found.grad_reference, found.grad_target])
+        return values.reshape(2, *z.shape[:-1]), grads.reshape(2, *z.shape)
+
+    def _evaluate(self) -> None:
+        self.values, self.grads = self._look(self.z)
+
+    def _tempered(self, values: Tensor, grads: Tensor) -> tuple[Tensor, Tensor]:
+        """Return energies and gradients at the ladder's temperatures, in standardised places."""
+        beta = torch.as_tensor(self.betas).to(values)[:, None]
+        # At the prior and at the posterior the other density, infinite perhaps, does not count.
+        parts = torch.stack([1.0 - beta, beta])
+        energy = -torch.where(parts > 0, parts * values, 0.0).sum(0)
+        parts = parts.unsqueeze(-1)
+        gradient = -torch.where(parts > 0, parts * grads, 0.0).sum(0)
+        return energy, gradient @ self.roots
+
+    def _refresh_prior(self, generator: torch.Generator) -> None:
+        """Put exact draws of the prior at the hottest temperature."""
+        num_chains = self.z.shape[1]
+        if self._pool is None or not len(self._pool):
+            self._pool = self.draw(generator, num_chains * _POOL).to(self.z)
+        hot, self._pool = self._pool[:num_chains], self._pool[num_chains:]
+        self.z = torch.cat([hot[None], self.z[1:]])
+
+    def _swap(self, generator: torch.Generator) -> None:
+        """Let neighbours swap: even pairs at one step, odd ones at the next."""
+        self._parity = 1 - getattr(self, "_parity", 1)
+        lower = torch.arange(self._parity, len(self.betas) - 1, 2, device=self.z.device)
+        if not len(lower):
+            return
+        beta = torch.as_tensor(self.betas).to(self.z)
+        ratio = self.values[1] - self.values[0]
+        log_rate = (beta[lower + 1] - beta[lower])[:, None] * (ratio[lower] - ratio[lower + 1])
+        rate = torch.nan_to_num(log_rate, nan=-math.inf).clamp(max=0.0).exp()
+        options: dict = {"generator": generator, "dtype": rate.dtype, "device": rate.device}
+        swapped = torch.rand(rate.shape, **options) < rate
+        order = torch.arange(len(self.betas), device=self.z.device)[:, None].repeat(
+            1, self.z.shape[1]
+        )
+        order[lower] = torch.where(swapped, order[lower] + 1, order[lower])
+        order[lower + 1] = torch.where(swapped, order[lower + 1] - 1, order[lower + 1])
+        chain = torch.arange(self.z.shape[1], device=self.z.device)
+        self.z = self.z[order, chain]
+        self.values, self.grads = self.values[:, order, chain], self.grads[:, order, chain]
+        where = lower.cpu().numpy()
+        self._swaps[where] += rate.mean(1).cpu().numpy()
+        self._tried[where] += 1.0
