@@ -19,7 +19,7 @@ from .reference import CASES, compare, load, worst
 
 CENTRED = "eight_schools-eight_schools_centered"
 NAMES = [name for name, case in CASES.items() if hasattr(programs, case.program)]
-# "chees" at its defaults reaches too little of the tails of alpha in gp_pois_regr, as of the funnel.
+# "chees" at its defaults reaches too little of the tail of alpha in gp_pois_regr, as of a funnel.
 UNIMODAL = [name for name in NAMES if name not in (CENTRED, "gp_pois_regr-gp_pois_regr")]
 FAST = {"eight_schools-eight_schools_noncentered"}
 SHORT = {"num_warmup": 500, "num_samples": 500}
