@@ -52,14 +52,21 @@ class Densities(NamedTuple):
     grad_reference: Float[Tensor, "*batch D"]
     grad_target: Float[Tensor, "*batch D"]
 
-    def energy(self, beta: Tensor) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch D"]]:
+    def energy(
+        self, beta: float | Float[Tensor, "*batch"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch D"]]:
         """Return the potential energy at an inverse temperature above 0, and its gradient.
 
         Args:
             beta: One number, or one of each point.
         """
-        beta = beta.to(self.log_target)
         # At the top the reference has no say, not even where it is zero.
+        if not isinstance(beta, Tensor):
+            if beta >= 1.0:
+                return -self.log_target, -self.grad_target
+            energy = torch.lerp(self.log_reference, self.log_target, beta)
+            return -energy, -torch.lerp(self.grad_reference, self.grad_target, beta)
+        beta = beta.to(self.log_target)
         top, each = beta >= 1.0, beta.unsqueeze(-1)
         energy = (1.0 - beta) * self.log_reference + beta * self.log_target
         gradient = (1.0 - each) * self.grad_reference + each * self.grad_target
@@ -220,7 +227,7 @@ class Path:
         Args:
             beta: Inverse temperature above 0, one number or one of each position.
         """
-        return lambda z: self.densities(z).energy(torch.as_tensor(beta, device=z.device))
+        return lambda z: self.densities(z).energy(beta)
 
     def constrain(self, z: Float[Tensor, "K *row D"]) -> dict[str, np.ndarray]:
         """Return the values of the model's continuous latent sites at positions, on the host.

@@ -130,7 +130,8 @@ class Climb:
                 chains = self.weigh(chains, moves.increments[t])
             rate = torch.ones_like(sizes[t])
             if moving[t]:
-                chains, acceptance = self._move(generator, chains, betas[t], sizes[t], scales[t])
+                beta = float(betas[t]) if betas.dim() == 1 else betas[t]
+                chains, acceptance = self._move(generator, chains, beta, sizes[t], scales[t])
                 rate = acceptance.mean(0)
             rates.append(rate)
             self.tell(1)
@@ -163,7 +164,12 @@ class Climb:
         return chains._replace(log_weights=torch.zeros_like(log_w)), means.cpu().numpy()
 
     def _move(
-        self, generator: torch.Generator, chains: Chains, beta: Tensor, size: Tensor, root: Tensor
+        self,
+        generator: torch.Generator,
+        chains: Chains,
+        beta: float | Tensor,
+        size: Tensor,
+        root: Tensor,
     ) -> tuple[Chains, Tensor]:
         """Move chains by HMC that leaves the density of a temperature as it is."""
         origin, last = chains.position, chains.densities
@@ -395,7 +401,7 @@ def as_posterior(path: Path, draws: Mapping[str, np.ndarray], method: str, began
     )
 
 
-def _energy(densities: Densities, beta: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+def _energy(densities: Densities, beta: float | Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
     """Return the potential energy at a temperature, and its gradient in units of the root."""
     energy, gradient = densities.energy(beta)
     return energy, _times(root, gradient, transposed=True)
