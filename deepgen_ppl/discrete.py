@@ -15,6 +15,9 @@ from deepgen_ppl.posterior import Posterior
 MOST_DISCREPANCY = 1e-3
 """Relative difference of terms put together in a sweep from the whole, up to which blocks hold."""
 
+CHECKED_EVERY = 8
+"""Steps of a run of which one checks its blocks."""
+
 LEAST_TOLD = 0.5
 """Correlation of first-order differences with true ones above which they propose changes."""
 

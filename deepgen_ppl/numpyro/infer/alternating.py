@@ -292,14 +292,12 @@ class Chains:
             return self.sweeps.view(args).energy(self._split(z), x)
 
         def move(number: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            state, z, step_size, _ = carry
+            state, z, step_size, before = carry
             discrete_key, continuous_key = random.split(random.fold_in(key, number))
             state = self.sweeps.begin(args, table, state.position, z) if self.size else state
-            found = self.sweeps.moved(args, table, discrete_key, state, z)
-            state, seen = (
-                found[0],
-                dict(zip(("lp", "acceptance_rate", "discrepancy"), found[1:], strict=True)),
-            )
+            state, seen = self.sweeps.moved(args, table, discrete_key, state, z, number)
+            if before is not None:  # steps that are thinned out count too
+                seen["discrepancy"] = jnp.maximum(seen["discrepancy"], before["discrepancy"])
             if self.size:
                 x = state.position
                 both = jax.vmap(jax.value_and_grad(energy))

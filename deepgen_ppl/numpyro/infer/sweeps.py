@@ -131,16 +131,20 @@ class Sweeps:
             return gibbs.init(x, partial(self._density, args, z=z))
         return gradients_.init(x, partial(self._gains, args, table, z=z))
 
-    def moved(self, args: Any, table: Any, key: Array, state: Any, z: Array) -> tuple[Any, ...]:
-        """Return the state after the discrete moves, log density, acceptance and discrepancy."""
+    def moved(
+        self, args: Any, table: Any, key: Array, state: Any, z: Array, number: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        """Return the state after the discrete moves, and its statistics."""
         kernel = self.kernel
         if isinstance(kernel, GibbsWithGradients):
             gains = partial(self._gains, args, table, z=z)
             count = kernel.num_discrete_steps or min(self.coordinates.size, _MOST_CHANGES)
             state, info = gradients_.step(key, state, gains, table.cardinality, num_steps=count)
-            return state, state.log_density, info.acceptance, jnp.zeros_like(info.acceptance)
+            seen = {"lp": state.log_density, "acceptance_rate": info.acceptance}
+            return state, {**seen, "discrepancy": jnp.zeros_like(info.acceptance)}
         terms = partial(self._density, args, z=z)
         options: dict = {"num_values": self.coordinates.num_values, "scan": kernel.scan}
+        options["check"] = number % discrete_.CHECKED_EVERY == 0
 
         def sweep(carry: tuple[Any, Array], key: Array) -> tuple[Any, None]:
             state, info = gibbs.step(key, carry[0], terms, table, **options)
@@ -149,7 +153,8 @@ class Sweeps:
         worst = jnp.zeros(len(state.position), state.terms.dtype)
         keys = random.split(key, kernel.num_discrete_steps)
         (state, worst), _ = lax.scan(sweep, (state, worst), keys)
-        return state, state.terms.sum(-1), jnp.ones_like(worst), worst
+        seen = {"lp": state.terms.sum(-1), "acceptance_rate": jnp.ones_like(worst)}
+        return state, {**seen, "discrepancy": worst}
 
     @property
     def small(self) -> Any:

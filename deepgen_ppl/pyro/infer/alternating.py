@@ -216,7 +216,7 @@ class Chains:
             for index in range(num_warmup + num_samples):
                 if state is None or self.size:
                     state = self.sweeps.begin(x, z)
-                state, seen = self.sweeps.moved(generator, state, z)
+                state, seen = self.sweeps.moved(generator, state, z, index)
                 x, worst = state.position, torch.maximum(worst, seen["discrepancy"])
                 kept = index - num_warmup + 1
                 if learning is not None and move is not None:

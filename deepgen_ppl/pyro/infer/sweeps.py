@@ -131,7 +131,7 @@ class Sweeps:
         return gradients_.init(x, lambda x: self._gains(x, z))
 
     def moved(
-        self, generator: torch.Generator, state: Any, z: Tensor
+        self, generator: torch.Generator, state: Any, z: Tensor, number: int
     ) -> tuple[Any, dict[str, Tensor]]:
         """Return the state after the discrete moves, and its statistics."""
         kernel = self.kernel
@@ -145,6 +145,7 @@ class Sweeps:
             return state, {**seen, "discrepancy": worst}
         moves = Moves(*(_given(move, z) for move in self._moves))
         options = {"num_values": self.num_values, "scan": kernel.scan, "moves": moves}
+        options["check"] = number % discrete_.CHECKED_EVERY == 0
         worst = torch.zeros_like(state.terms[..., 0])
         for _ in range(kernel.num_discrete_steps):
             state, info = gibbs.step(
