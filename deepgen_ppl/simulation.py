@@ -16,19 +16,21 @@ Observe = Callable[[Sequence[Any]], Sites]
 _SMALL = {1: 100, 2: 1_000}
 """Numbers that an entry of a dtype of so many bytes can tell apart; others tell 2^20."""
 _PARTLY = 0.01
-_LOOKED_AT = 16
+_LOOKED_AT = 3
 
 
 class Simulator(Protocol):
-    """A model that can be run forwards: what a wing gives this room.
+    """A model that can be run forwards: what a wing gives this room."""
 
-    Attributes:
-        data: Its data arguments: NumPy arrays, and anything else.
-        arguments: Their names.
-    """
+    @property
+    def data(self) -> Sequence[Any]:
+        """Its data arguments: NumPy arrays, and anything else."""
+        ...
 
-    data: Sequence[Any]
-    arguments: Sequence[str]
+    @property
+    def arguments(self) -> Sequence[str]:
+        """Their names."""
+        ...
 
     def observe(self, data: Sequence[Any]) -> Sites:
         """Return the values of the observed sites at some data."""
@@ -74,19 +76,18 @@ def simulated(
     Raises:
         ValueError: What `routes`, `check_arrived`, `check_read` and the model's priors refuse.
     """
-    truth = source.simulate(num_simulations, seed)
     if simulate is not None:
+        truth = source.simulate(num_simulations, seed)
         return truth, _by_hand(source, truth, simulate, seed)
     found = routes(source.observe, source.data, source.arguments)
+    moved = {route.argument for route in found.values()}
+    given = {i: np.repeat(source.data[i][None], num_simulations, axis=0) for i in moved}
+    truth = source.simulate(num_simulations, seed, given)
     back = put_back(source.data, found, truth)
-    for s in range(min(num_simulations, 3)):
+    for s in range(min(num_simulations, _LOOKED_AT)):
         drawn = {site: truth[site][s] for site in found}
         check_arrived(source.observe, with_data(source.data, back, s), drawn)
-    few = min(num_simulations, _LOOKED_AT)
-    given = {i: np.repeat(source.data[i][None], few, axis=0) for i in back}
-    before = source.simulate(few, seed, given)
-    after = source.simulate(few, seed, put_back(source.data, found, before))
-    check_read(before, after)
+    check_read(truth, source.simulate(num_simulations, seed, back))
     return truth, back
 
 

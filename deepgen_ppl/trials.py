@@ -1,6 +1,7 @@
 """The trials: an inference run on each simulated data set, and true values compared with draws."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -73,17 +74,27 @@ class Trials:
             as_given: Function of an argument's number and value to what the user passes there.
         """
         size = len(next(iter(self.truth.values())))
-        seeds = np.random.SeedSequence(seed).generate_state(size)
+        seeds, complaints = np.random.SeedSequence(seed).generate_state(size), []
         for s in tqdm(range(size), desc="sbc", disable=not progress):
             one = with_data(data, back, s)
             given = tuple(as_given(i, x) if i in back else x for i, x in enumerate(one))
-            found = infer(given, int(seeds[s] >> 1))
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always", UserWarning)
+                found = infer(given, int(seeds[s] >> 1))
+            complaints += [str(each.message) for each in said[:1]]
             if not isinstance(found, Posterior):
                 raise TypeError(
                     f"infer returned {type(found).__name__}; it must return a Posterior or a Fit."
                 )
             self.trained = self.trained or found.method == "svi"
             self._compare(s, found, given, int(seeds[s]))
+        if complaints:
+            warnings.warn(
+                f"{len(complaints)} of {size} inferences warned, the first of them: "
+                f"{complaints[0]}",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _compare(self, s: int, found: Posterior, given: Sequence[Any], seed: int) -> None:
         draws = independent_draws(found, self.latents, self.wanted, seed)
@@ -99,7 +110,10 @@ class Trials:
                     f"The posterior's '{name}' has shape {value.shape[1:]}; in the model it is "
                     f"{point[name].shape}."
                 )
-        both = {name: np.concatenate([point[name][None], draws[name]]) for name in draws}
+        both = {
+            name: np.concatenate([point[name][None], value.astype(point[name].dtype)])
+            for name, value in draws.items()
+        }
         values: dict[str, np.ndarray] = dict(both)
         if set(self.latents) <= set(both):
             values[LOG_LIKELIHOOD] = self.log_likelihood(both, given)
@@ -165,6 +179,8 @@ class Inference:
         verbs: The verbs by name.
         options: Options of the verbs that `infer` is given where it takes them and does not bind
             them.
+        anew: Whether a class of guides is made an object for each simulation, where training
+            changes the object, or once.
 
     Attributes:
         name: What it is called.
@@ -180,7 +196,11 @@ class Inference:
     """
 
     def __init__(
-        self, infer: Any, verbs: Mapping[str, Callable[..., Any]], options: Mapping[str, Any]
+        self,
+        infer: Any,
+        verbs: Mapping[str, Callable[..., Any]],
+        options: Mapping[str, Any],
+        anew: bool = True,
     ) -> None:
         if isinstance(infer, str):
             if infer not in verbs:
@@ -203,7 +223,7 @@ class Inference:
         before = list(parameters)[:2]  # a guide stands between model and data: svi, importance
         self.name = getattr(fn, "__name__", type(fn).__name__)
         self.has_guide = before[1:] == ["guide"]
-        self.fn, self.args = fn, args
+        self.fn, self.args, self.anew = fn, args, anew
         self.guide = bound.pop("guide", None) if self.has_guide else None
         if self.has_guide and self.guide is None and self.name == "svi":
             raise ValueError("svi needs a guide: pass infer=partial(dg.svi, guide=...).")
@@ -234,7 +254,10 @@ class Inference:
 
     def guide_of(self, model: Callable[..., Any]) -> Any:
         """Return the guide; a class of guides is made an object."""
-        return self.guide(model) if isinstance(self.guide, type) else self.guide
+        guide = self.guide(model) if isinstance(self.guide, type) else self.guide
+        if not self.anew:
+            self.guide = guide
+        return guide
 
 
 def independent_draws(

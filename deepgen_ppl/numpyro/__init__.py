@@ -8,7 +8,7 @@ except ImportError as error:
         "deepgen_ppl.numpyro needs JAX, NumPyro and optax: pip install 'deepgen_ppl[numpyro]'"
     ) from error
 
-from deepgen_ppl import Bound, Check, Diagnosis, Evidence, EvidenceBounds, Posterior
+from deepgen_ppl import Bound, Calibration, Check, Diagnosis, Evidence, EvidenceBounds, Posterior
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.numpyro.compilation import use_compilation_cache
 from deepgen_ppl.numpyro.infer.ais import ais
@@ -18,6 +18,7 @@ from deepgen_ppl.numpyro.infer.fit import Fit, load_fit
 from deepgen_ppl.numpyro.infer.importance import importance
 from deepgen_ppl.numpyro.infer.mcmc import mcmc
 from deepgen_ppl.numpyro.infer.predict import predict
+from deepgen_ppl.numpyro.infer.sbc import sbc
 from deepgen_ppl.numpyro.infer.smc import smc
 from deepgen_ppl.numpyro.infer.svi import svi
 from deepgen_ppl.numpyro.kernels.chees import ChEES
@@ -36,6 +37,7 @@ __all__ = [
     "MALA",
     "RWM",
     "Bound",
+    "Calibration",
     "ChEES",
     "Check",
     "Diagnosis",
@@ -59,6 +61,7 @@ __all__ = [
     "predict",
     "rank_by_evidence",
     "report",
+    "sbc",
     "smc",
     "svi",
     "use_compilation_cache",

@@ -8,7 +8,7 @@ except ImportError as error:
         "deepgen_ppl.pyro needs PyTorch and Pyro: pip install 'deepgen_ppl[pyro]'"
     ) from error
 
-from deepgen_ppl import Bound, Check, Diagnosis, Evidence, EvidenceBounds, Posterior
+from deepgen_ppl import Bound, Calibration, Check, Diagnosis, Evidence, EvidenceBounds, Posterior
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.infer.ais import ais
@@ -18,6 +18,7 @@ from deepgen_ppl.pyro.infer.fit import Fit, load_fit
 from deepgen_ppl.pyro.infer.importance import importance
 from deepgen_ppl.pyro.infer.mcmc import mcmc
 from deepgen_ppl.pyro.infer.predict import predict
+from deepgen_ppl.pyro.infer.sbc import sbc
 from deepgen_ppl.pyro.infer.smc import smc
 from deepgen_ppl.pyro.infer.svi import svi
 from deepgen_ppl.pyro.kernels.chees import ChEES
@@ -36,6 +37,7 @@ __all__ = [
     "MALA",
     "RWM",
     "Bound",
+    "Calibration",
     "ChEES",
     "Check",
     "Diagnosis",
@@ -59,6 +61,7 @@ __all__ = [
     "predict",
     "rank_by_evidence",
     "report",
+    "sbc",
     "smc",
     "svi",
     "use_compilation_cache",

@@ -137,6 +137,24 @@ def test_pooled_rows_stand_beside_what_has_one_rank_a_simulation():
     assert "each of the rows of 'data' one more" in repr(check)
 
 
+def test_the_picture_marks_what_leaves_the_bands():
+    pytest.importorskip("matplotlib")
+    from deepgen_ppl.calibration_figures import rank_ecdf
+    from deepgen_ppl.figures import RED
+
+    rng = np.random.default_rng(8)
+    ranks = {
+        "good": rng.integers(0, 100, NUM),
+        "narrow": gaussian_ranks(rng, NUM, scale=0.5),
+        "many": rng.integers(0, 100, (NUM, 60)),
+        "biased": gaussian_ranks(rng, NUM, shift=1.0),
+    }
+    axes = rank_ecdf(calibration(ranks)).axes
+    red = {a.get_title(loc="left"): RED in {line.get_color() for line in a.lines} for a in axes[:4]}
+    assert red == {"good": False, "narrow": True, "many": False, "biased": True}
+    assert [a.get_visible() for a in axes] == [True] * 4 + [False] * 2
+
+
 @pytest.mark.parametrize(
     ("ranks", "words"),
     [(np.zeros(3, int), "begin with the 2 simulations"), (np.array([0, 10]), "outside of 0")],

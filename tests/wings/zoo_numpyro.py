@@ -451,3 +451,51 @@ def two_modes(y: Array) -> None:
     with numpyro.plate("data", len(y)):
         signs = dist.Normal(jnp.stack([where - 8.0, where + 8.0], -1), 0.5)
         numpyro.sample("y", dist.MixtureSameFamily(weights, signs), obs=y)
+
+
+def columns(xy: Array) -> None:
+    """A line through the origin whose covariate and datum are two columns of one array."""
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(xy)):
+        numpyro.sample("y", dist.Normal(slope * xy[:, 0], 0.5), obs=xy[:, 1])
+
+
+def logarithms(y: Array) -> None:
+    """An unknown mean of the logarithms of the data."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("log_y", dist.Normal(mean, 1.0), obs=jnp.log(y))
+
+
+def autoregression(x: Array) -> None:
+    """Each datum leans on the one before it: x_i ~ N(a x_{i-1}, 1)."""
+    a = numpyro.sample("a", dist.Normal(0.0, 0.5))
+    before = jnp.concatenate([jnp.zeros(1), x[:-1]])
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(a * before, 1.0), obs=x)
+
+
+def flat_mean(y: Array) -> None:
+    """An unknown mean of improper prior."""
+    mean = numpyro.sample("mean", dist.ImproperUniform(dist.constraints.real, (), ()))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def slope_guide(x: Array) -> None:
+    """A guide of `local_normal` that is its posterior when its slope is 1/2."""
+    slope = numpyro.param("slope", jnp.array(0.4))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(slope * x, 0.5**0.5))
+
+
+def shifted_guide(x: Array) -> None:
+    """A guide of `local_normal` whose mean is 0.3 too high once its slope is learned."""
+    slope = numpyro.param("slope", jnp.array(0.4))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(slope * x + 0.3, 0.5**0.5))
+
+
+def shift_guide(x: Array) -> None:
+    """A guide of `two_coins` that leaves its coins to be summed out."""
+    numpyro.sample("shift", dist.Normal(0.0, 1.0))

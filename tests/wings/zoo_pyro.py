@@ -381,3 +381,51 @@ def two_modes(y: Tensor) -> None:
     with pyro.plate("data", len(y)):
         signs = dist.Normal(torch.stack([where - 8.0, where + 8.0], -1), 0.5)
         pyro.sample("y", dist.MixtureSameFamily(weights, signs), obs=y)
+
+
+def columns(xy: Tensor) -> None:
+    """A line through the origin whose covariate and datum are two columns of one array."""
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(xy)):
+        pyro.sample("y", dist.Normal(slope * xy[:, 0], 0.5), obs=xy[:, 1])
+
+
+def logarithms(y: Tensor) -> None:
+    """An unknown mean of the logarithms of the data."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("log_y", dist.Normal(mean, 1.0), obs=torch.log(y))
+
+
+def autoregression(x: Tensor) -> None:
+    """Each datum leans on the one before it: x_i ~ N(a x_{i-1}, 1)."""
+    a = pyro.sample("a", dist.Normal(0.0, 0.5))
+    before = torch.cat([torch.zeros(1), x[:-1]])
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(a * before, 1.0), obs=x)
+
+
+def flat_mean(y: Tensor) -> None:
+    """An unknown mean of improper prior."""
+    mean = pyro.sample("mean", dist.ImproperUniform(dist.constraints.real, (), ()))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def slope_guide(x: Tensor) -> None:
+    """A guide of `local_normal` that is its posterior when its slope is 1/2."""
+    slope = pyro.param("slope", torch.tensor(0.4))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(slope * x, 0.5**0.5))
+
+
+def shifted_guide(x: Tensor) -> None:
+    """A guide of `local_normal` whose mean is 0.3 too high once its slope is learned."""
+    slope = pyro.param("slope", torch.tensor(0.4))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(slope * x + 0.3, 0.5**0.5))
+
+
+def shift_guide(x: Tensor) -> None:
+    """A guide of `two_coins` that leaves its coins to be summed out."""
+    pyro.sample("shift", dist.Normal(0.0, 1.0))

@@ -34,6 +34,7 @@ def over_draws(
     *,
     copies: int = 1,
     static: Hashable = (),
+    once: bool = False,
 ) -> dict[str, np.ndarray]:
     """Map a function of one draw over all draws, vectorised and compiled once, in chunks.
 
@@ -46,6 +47,7 @@ def over_draws(
         seed: seed of what `fn` draws itself.
         copies: runs of the program within `fn`, by which the chunks shrink.
         static: whatever else the code of `fn` depends on.
+        once: whether it runs once or twice only, so that compiling fast counts for more.
 
     Returns:
         Arrays of shape `(S, ...)` on the host.
@@ -69,7 +71,7 @@ def over_draws(
         part = {site: jnp.asarray(value[index]) for site, value in arrays.items()}
         return part, jnp.asarray(index, jnp.int32)
 
-    run = compiled(owner, name, chunked, *cut(0), key, *args, static=(static, chunk))
+    run = compiled(owner, name, chunked, *cut(0), key, *args, static=(static, chunk), once=once)
     parts = []
     for start in range(0, size, chunk):
         found = run(*cut(start), key, *args)
