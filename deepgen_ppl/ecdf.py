@@ -38,7 +38,7 @@ def tail_level(
         >>> float(tail_level(np.array([5]), np.array([0.5]), 10)) > 1.0
         True
     """
-    from scipy.stats import binom
+    from scipy.stats import binom  # half a second to import
 
     z = points.reshape(-1, *[1] * (counts.ndim - 1))
     tails = np.minimum(binom.cdf(counts, num, z), binom.sf(counts - 1, num, z))
