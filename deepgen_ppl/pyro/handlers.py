@@ -39,6 +39,22 @@ def is_delta(fn: Any) -> bool:
     return base_name(fn) == "Delta"
 
 
+def is_determined(msg: Message) -> bool:
+    """Whether a site is a function of others: a statement of its own, or a reparametrised site.
+
+    Pyro's reparametrisations leave the site behind as a point observed at that very point; its
+    density, if it carries one, still counts.
+    """
+    if msg["infer"].get("_deterministic"):
+        return True
+    if not msg["is_observed"] or not is_delta(msg["fn"]):
+        return False
+    fn = msg["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return msg["value"] is fn.v
+
+
 def is_improper(fn: Any) -> bool:
     """Whether a distribution is flat and cannot be sampled, masked or expanded too."""
     return base_name(fn) == "ImproperUniform"

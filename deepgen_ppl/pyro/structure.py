@@ -221,7 +221,7 @@ def site_of(msg: dict[str, Any], data_plates: Collection[str]) -> Site:
     """
     fn, infer = msg["fn"], msg["infer"]
     latent = not msg["is_observed"]
-    if infer.get("_deterministic"):
+    if handlers.is_determined(msg):
         role = "deterministic"
     elif handlers.is_factor(msg):
         role = "factor"

@@ -125,6 +125,14 @@ def test_handlers_compose_with_minibatches(dg: ModuleType, zoo: ModuleType, name
     assert abs(batch - full) < 5 * np.hypot(error, noise)
 
 
+def test_a_reparametrised_site_stays_among_the_draws(dg: ModuleType, zoo: ModuleType) -> None:
+    options = {"num_warmup": 50, "num_samples": 20, "num_chains": 1, "progress": False}
+    draws = dg.mcmc(zoo.handled("reparam"), X[:4], **options).draws
+    np.testing.assert_allclose(
+        draws["z"], draws["mu"][..., None] + draws["z_decentered"], rtol=1e-5, atol=1e-5
+    )
+
+
 def test_a_scale_of_two_counts_every_term_twice(dg: ModuleType, zoo: ModuleType) -> None:
     options = {"num_steps": 1, "optim": zoo.sgd(0.0), "progress": False}
     once, twice = (
