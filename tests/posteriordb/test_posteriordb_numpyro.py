@@ -29,6 +29,11 @@ SLOW = {
     "hmm_example-hmm_example",
     "hudson_lynx_hare-lotka_volterra",
 }
+FAST = {"eight_schools-eight_schools_noncentered", "garch-garch11"}
+UNIMODAL = [name for name in CASES if name != CENTRED]
+# At the default acceptance "chees" diverges in the tail of its alpha and misses it.
+FUNNEL = "gp_pois_regr-gp_pois_regr"
+TOGETHER: dict[str, Any] = {"kernel": "chees", "num_warmup": 300, "num_samples": 300}
 OPTIONS: dict[str, dict[str, Any]] = {CENTRED: {"target_accept_prob": 0.99, "num_samples": 2000}}
 
 
@@ -69,6 +74,20 @@ def test_mcmc_agrees_with_the_reference(name: str) -> None:
     options = {"progress": False, "seed": 1, **OPTIONS.get(name, {})}
     with jax.enable_x64(CASES[name].float64):
         posterior = dg.mcmc(program, *inputs, **options)
+    rows = compare(name, posterior.draws)
+    assert worst(rows) < 4, "\n".join(map(str, rows))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FAST else [pytest.mark.slow]) for n in UNIMODAL]
+)
+def test_chees_agrees_with_the_reference(name: str) -> None:
+    """64 chains that move together: means and sds within four combined standard errors."""
+    program, inputs = state(name)
+    options = {**TOGETHER, **({"target_accept_prob": 0.95} if name == FUNNEL else {})}
+    with jax.enable_x64(CASES[name].float64):
+        posterior = dg.mcmc(program, *inputs, progress=False, seed=1, **options)
+    assert posterior.attrs["mixed"]
     rows = compare(name, posterior.draws)
     assert worst(rows) < 4, "\n".join(map(str, rows))
 

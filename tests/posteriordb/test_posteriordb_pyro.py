@@ -19,8 +19,10 @@ from .reference import CASES, compare, load, worst
 
 CENTRED = "eight_schools-eight_schools_centered"
 NAMES = [name for name, case in CASES.items() if hasattr(programs, case.program)]
-# "chees" at its defaults reaches too little of the tail of alpha in gp_pois_regr, as of a funnel.
-UNIMODAL = [name for name in NAMES if name not in (CENTRED, "gp_pois_regr-gp_pois_regr")]
+UNIMODAL = [name for name in NAMES if name != CENTRED]
+# At the default acceptance "chees" diverges in the tail of its alpha and misses it.
+FUNNEL = "gp_pois_regr-gp_pois_regr"
+TOGETHER: dict[str, Any] = {"kernel": "chees", "num_warmup": 300, "num_samples": 300}
 FAST = {"eight_schools-eight_schools_noncentered"}
 SHORT = {"num_warmup": 500, "num_samples": 500}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -94,7 +96,7 @@ def test_mcmc_agrees_with_the_reference(name: str) -> None:
 )
 def test_chees_agrees_with_the_reference(name: str) -> None:
     """64 chains that move together: means and sds within four combined standard errors."""
-    options: dict[str, Any] = {"kernel": "chees", "num_warmup": 300, "num_samples": 300}
+    options = {**TOGETHER, **({"target_accept_prob": 0.95} if name == FUNNEL else {})}
     posterior = sample(name, *state(name), **options)
     assert posterior.attrs["mixed"]
     rows = compare(name, posterior.draws)
