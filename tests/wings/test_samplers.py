@@ -233,6 +233,7 @@ def test_nothing_of_the_users_changes(dg, zoo, wing):
     import torch
     from torch.distributions import Distribution
 
+    pyro.clear_param_store()
     pyro.get_param_store()["mine"] = torch.ones(2)
     before, flag = torch.get_rng_state(), Distribution._validate_args
     dg.mcmc(zoo.normal_mean, Y, kernel="chees", **SHORT)
