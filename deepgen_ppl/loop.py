@@ -279,10 +279,12 @@ def explained(verb: str, done: Callable[[], str]) -> Iterator[None]:
     """Let Ctrl-C say which verb it ended, and how far that was.
 
     Example:
-        >>> with explained("importance", lambda: "200 of 1000 rows"):
-        ...     raise KeyboardInterrupt
-        Traceback (most recent call last):
-        KeyboardInterrupt: importance interrupted after 200 of 1000 rows; nothing is kept
+        >>> try:
+        ...     with explained("importance", lambda: "200 of 1000 rows"):
+        ...         raise KeyboardInterrupt
+        ... except KeyboardInterrupt as error:
+        ...     print(error)
+        importance interrupted after 200 of 1000 rows; nothing is kept
     """
     try:
         yield

@@ -2,6 +2,8 @@
 
 import importlib
 import signal
+import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -28,3 +30,14 @@ def wing(request: pytest.FixtureRequest) -> str:
 def dg(wing: str) -> ModuleType:
     """The wing under test, as a user imports it."""
     return importlib.import_module(f"deepgen_ppl.{wing}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_code_goes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let machine code go after each file: a process holds a bounded number of memory maps."""
+    yield
+    if request.config.getoption("--wing") == "numpyro" and "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        compilation = sys.modules.get("deepgen_ppl.numpyro.compilation")
+        if compilation is not None:
+            compilation._KEPT.clear()

@@ -120,10 +120,14 @@ def newest_arviz() -> Leg:
 
 def all_legs() -> dict[str, Leg]:
     """Every leg by name, the longest first, so that two workers end together."""
+    files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests/wings").glob("test_*.py"))
+    middle = len(files) // 2
+    halves = files[:middle], [*files[middle:], *tests_in(*PER_WING[1:])]
     legs = [
         newest_arviz(),
         wing_leg("pyro", "pyro", *tests_in(*PER_WING), "--wing", "pyro"),
-        wing_leg("numpyro", "numpyro", *tests_in(*PER_WING), "--wing", "numpyro"),
+        wing_leg("numpyro", "numpyro", *halves[0], "--wing", "numpyro"),
+        wing_leg("numpyro, second half", "numpyro", *halves[1], "--wing", "numpyro"),
         examples(),
         pytest("documented code", "tests/test_docs.py"),
         pytest("hall", *tests_in("tests/hall"), "tests/test_imports.py", "tests/test_surface.py"),

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Compiled = Callable[..., Any]
 
+_MOST_KEPT = 64
+"""Functions kept for one owner, the oldest go first: machine code takes memory maps, of which a
+process has about 65,000."""
+
 _FAST_COMPILE = {"xla_backend_optimization_level": 0}
 """Half the time to compile, and the same results up to rounding."""
 
@@ -51,6 +55,10 @@ class _Kept:
             return table
         self._tables[id(owner)] = (reference, table)
         return table
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._tables.clear()
 
     def _forget(self, key: int, _: Any) -> None:
         self._tables.pop(key, None)
@@ -125,6 +133,10 @@ class Build:
             for name, job in jobs.items():
                 entry = _Entry(job.result(), self._lowered[name].out_info)
                 self._table[self._keys[name]] = entry
+            kept = set(self._keys.values())
+            old = [key for key in self._table if key not in kept]
+            for key in old[: max(len(self._table) - _MOST_KEPT, 0)]:
+                del self._table[key]
             self._lowered = {}
         self.seconds += time.perf_counter() - began
         return {name: self._table[key].run for name, key in self._keys.items()}
