@@ -6,6 +6,7 @@ package itself holds the rooms both wings share: it imports neither JAX nor PyTo
 
 __version__ = "0.1.0"
 
+from deepgen_ppl.bayes_net import BayesNet
 from deepgen_ppl.bounds import Bound, EvidenceBounds
 from deepgen_ppl.calibration import Calibration
 from deepgen_ppl.diagnosis import Check, Diagnosis
@@ -13,6 +14,6 @@ from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.posterior import Posterior
 
 __all__ = [
-    "Bound", "Calibration", "Check", "Diagnosis", "Evidence", "EvidenceBounds", "Posterior",
-    "__version__",
+    "BayesNet", "Bound", "Calibration", "Check", "Diagnosis", "Evidence", "EvidenceBounds",
+    "Posterior", "__version__",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ _PLACES = (
     ("chardata", "https://github.com/yburda/iwae (Omniglot, 28 x 28)"),
     ("frey", "https://cs.nyu.edu/~roweis/data.html"),
     ("faithful", "https://vincentarelbundock.github.io/Rdatasets/csv/datasets/faithful.csv"),
+    (".bif", "https://www.bnlearn.com/bnrepository"),
     ("spam", "https://archive.ics.uci.edu/dataset/228/sms+spam+collection"),
 )
 
@@ -138,7 +139,7 @@ def read_idx(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "..."]:
         >>> read_idx(path)
         array([7, 2, 1], dtype=uint8)
     """
-    content = _content(path)
+    content = read_bytes(path)
     name = Path(path).name
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
         raise ValueError(f"{name} is no idx file: it starts with {content[:4]!r}.{_place(path)}")
@@ -179,7 +180,7 @@ def read_npz(
         >>> read_npz(path, packed=["train"], num_columns=3)["train"].tolist()
         [[1, 0, 1], [0, 1, 1]]
     """
-    name, packed, content = Path(path).name, tuple(packed), _content(path)
+    name, packed, content = Path(path).name, tuple(packed), read_bytes(path)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -215,7 +216,7 @@ def read_amat(path: str | os.PathLike[str]) -> Float[np.ndarray, "N D"] | UInt8[
         >>> read_amat(path)
         array([[0, 1, 1], [1, 0, 0]], dtype=uint8)
     """
-    content = _content(path)
+    content = read_bytes(path)
     try:
         if not content.strip():
             raise ValueError("it is empty")
@@ -258,7 +259,7 @@ def read_csv(
     """
     name = Path(path).name
     try:
-        text = _content(path).decode("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is no UTF-8 text: {error}.{_place(path)}") from error
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
@@ -291,7 +292,20 @@ def _from_sklearn(name: str, scale: float = 1.0) -> Dataset:
     )
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a file whole, uncompressed when it is gzipped, whatever its name says.
+
+    Raises:
+        FileNotFoundError: There is no such file; the message says where it is published.
+        ValueError: The compressed file is truncated or damaged.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "note.gz"
+        >>> _ = path.write_bytes(gzip.compress(b"a note"))
+        >>> read_bytes(path)
+        b'a note'
+    """
     path = Path(path)
     try:
         content = path.read_bytes()

@@ -8,7 +8,16 @@ except ImportError as error:
         "deepgen_ppl.numpyro needs JAX, NumPyro and optax: pip install 'deepgen_ppl[numpyro]'"
     ) from error
 
-from deepgen_ppl import Bound, Calibration, Check, Diagnosis, Evidence, EvidenceBounds, Posterior
+from deepgen_ppl import (
+    BayesNet,
+    Bound,
+    Calibration,
+    Check,
+    Diagnosis,
+    Evidence,
+    EvidenceBounds,
+    Posterior,
+)
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.numpyro.compilation import use_compilation_cache
 from deepgen_ppl.numpyro.infer.ais import ais
@@ -36,6 +45,7 @@ __all__ = [
     "IWAE",
     "MALA",
     "RWM",
+    "BayesNet",
     "Bound",
     "Calibration",
     "ChEES",

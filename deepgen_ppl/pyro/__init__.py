@@ -8,7 +8,16 @@ except ImportError as error:
         "deepgen_ppl.pyro needs PyTorch and Pyro: pip install 'deepgen_ppl[pyro]'"
     ) from error
 
-from deepgen_ppl import Bound, Calibration, Check, Diagnosis, Evidence, EvidenceBounds, Posterior
+from deepgen_ppl import (
+    BayesNet,
+    Bound,
+    Calibration,
+    Check,
+    Diagnosis,
+    Evidence,
+    EvidenceBounds,
+    Posterior,
+)
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.infer.ais import ais
@@ -36,6 +45,7 @@ __all__ = [
     "IWAE",
     "MALA",
     "RWM",
+    "BayesNet",
     "Bound",
     "Calibration",
     "ChEES",

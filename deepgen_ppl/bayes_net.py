@@ -1,0 +1,357 @@
+"""Bayesian networks as plain data: variables, states, parents and probability tables."""
+
+import gzip
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from deepgen_ppl import bif, directed, net_rows
+from deepgen_ppl.archive import atomic
+from deepgen_ppl.datasets import read_bytes
+from deepgen_ppl.net_checks import check_names, checked_table
+from deepgen_ppl.net_graph import Structure
+
+
+class ParameterCounts(NamedTuple):
+    """Free parameters of a network and of the models without its structure.
+
+    Attributes:
+        net: Of the network.
+        full_joint: Of one table over all variables.
+        chain: Of a first-order chain in the order of the variables.
+        independent: Of independent variables.
+    """
+
+    net: int
+    full_joint: int
+    chain: int
+    independent: int
+
+
+@dataclass(frozen=True, eq=False)
+class BayesNet(Structure):
+    r"""A Bayesian network over discrete variables.
+
+    $$p(x_1, \dots, x_V) = \prod_v p(x_v \mid x_{\mathrm{pa}(v)})$$
+
+    Rows of a table sum to one within 1e-6, the precision of published files, and are normalised.
+
+    Attributes:
+        states: Each variable's states; the order is that of columns of data.
+        parents: Each variable's parents; one that is left out has none.
+        tables: Each variable's probabilities, float64, axes (parents in order, own states).
+        name: A name for the whole.
+
+    Raises:
+        ValueError: A cycle, named by its path; rows that do not sum to one, a negative or NaN
+            entry, named by variable and states of the parents; a table of another shape; unknown
+            parents.
+
+    References:
+        Pearl: Probabilistic Reasoning in Intelligent Systems, 1988.
+        Koller, Friedman: Probabilistic Graphical Models, 2009.
+
+    Example:
+        >>> net = BayesNet(
+        ...     states={"rain": ("no", "yes"), "wet": ("no", "yes")},
+        ...     parents={"wet": ("rain",)},
+        ...     tables={"rain": [0.8, 0.2], "wet": [[0.9, 0.1], [0.1, 0.9]]},
+        ... )
+        >>> net.num_parameters, net.sample(3, seed=0).tolist()
+        (3, [[0, 0], [0, 0], [0, 1]])
+    """
+
+    states: Mapping[str, tuple[str, ...]]
+    parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tables: Mapping[str, Float[np.ndarray, "*parents states"]] = field(default_factory=dict)
+    name: str = "unknown"
+
+    def __post_init__(self) -> None:
+        parents = {v: self.parents.get(v, ()) for v in self.states}
+        check_names(self.states, parents, self.parents, self.tables)
+        states = {v: tuple(labels) for v, labels in self.states.items()}
+        parents = {v: tuple(above) for v, above in parents.items()}
+        directed.topological_order(parents)
+        tables = {v: checked_table(v, states, parents[v], self.tables[v]) for v in states}
+        for attribute, value in (("states", states), ("parents", parents), ("tables", tables)):
+            object.__setattr__(self, attribute, value)
+
+    @classmethod
+    def from_bif(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a BIF file, such as those of the bnlearn repository, compressed (``.gz``) or not.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The network; one that calls itself "unknown" has the name of its file.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The text is malformed, with the line, or is no network.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> path = pathlib.Path(tempfile.mkdtemp()) / "student.bif.gz"
+            >>> _ = BayesNet.student().to_bif(path)
+            >>> BayesNet.from_bif(path).variables
+            ('difficulty', 'intelligence', 'grade', 'SAT', 'letter')
+        """
+        try:
+            content = bif.parse(read_bytes(path).decode("utf-8"))
+            name = Path(path).name.split(".")[0] if content.name == "unknown" else content.name
+            return cls(content.states, content.parents, content.tables, name)
+        except ValueError as error:
+            raise ValueError(f"{Path(path).name}: {error}") from error
+
+    def to_bif(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The network as BIF text, which is read back to the same numbers.
+
+        Args:
+            path: A file to write it to, compressed when its name ends in ``.gz``.
+
+        Returns:
+            The text.
+
+        Example:
+            >>> BayesNet.student().to_bif().splitlines()[0]
+            'network student {'
+        """
+        text = bif.write(self.states, self.parents, self.tables, name=self.name)
+        if path is not None:
+            content = text.encode()
+            with atomic(path) as temporary:
+                zipped = Path(path).suffix == ".gz"
+                temporary.write_bytes(gzip.compress(content, mtime=0) if zipped else content)
+        return text
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """A network from what `to_dict` gives, such as the content of a JSON file.
+
+        Raises:
+            ValueError: A key that is not known, or no network.
+
+        Example:
+            >>> BayesNet.from_dict(BayesNet.student().to_dict()).num_parameters
+            15
+        """
+        known = ("states", "parents", "tables", "name")
+        unknown = [key for key in content if key not in known]
+        if unknown or "states" not in content or "tables" not in content:
+            raise ValueError(
+                f"A network has the keys 'states', 'tables', and if wished 'parents' and 'name'; "
+                f"this has {list(content)}."
+            )
+        return cls(**content)
+
+    def to_dict(self) -> dict[str, Any]:
+        """States, parents, tables and name as lists and strings, ready for JSON."""
+        return {
+            "states": {v: list(labels) for v, labels in self.states.items()},
+            "parents": {v: list(above) for v, above in self.parents.items()},
+            "tables": {v: table.tolist() for v, table in self.tables.items()},
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_structure(
+        cls, states: Mapping[str, Sequence[str]], parents: Mapping[str, Sequence[str]]
+    ) -> Self:
+        """A network of known structure whose tables are uniform, to be learned.
+
+        Example:
+            >>> net = BayesNet.from_structure({"a": ("0", "1"), "b": ("0", "1")}, {"b": ["a"]})
+            >>> net.tables["b"].tolist()
+            [[0.5, 0.5], [0.5, 0.5]]
+        """
+        check_names(states, {v: parents.get(v, ()) for v in states}, parents, states)
+        sizes = {v: len(labels) for v, labels in states.items()}
+        tables = {
+            v: np.full([*(sizes[p] for p in parents.get(v, ())), k], 1 / k)
+            for v, k in sizes.items()
+        }
+        return cls(
+            {v: tuple(labels) for v, labels in states.items()},
+            {v: tuple(above) for v, above in parents.items()},
+            tables,
+        )
+
+    @classmethod
+    def student(cls) -> Self:
+        """The student network: difficulty and intelligence, grade, SAT, letter of recommendation.
+
+        References:
+            Koller, Friedman: Probabilistic Graphical Models, 2009, figure 3.4.
+
+        Example:
+            >>> print(*BayesNet.student().independencies(), sep="; ")
+            difficulty ⊥ intelligence, SAT; intelligence ⊥ difficulty; grade ⊥ SAT | difficulty, ...
+        """
+        return cls(
+            states={
+                "difficulty": ("easy", "hard"),
+                "intelligence": ("low", "high"),
+                "grade": ("A", "B", "C"),
+                "SAT": ("low", "high"),
+                "letter": ("weak", "strong"),
+            },
+            parents={
+                "grade": ("difficulty", "intelligence"),
+                "SAT": ("intelligence",),
+                "letter": ("grade",),
+            },
+            tables={
+                "difficulty": np.array([0.6, 0.4]),
+                "intelligence": np.array([0.7, 0.3]),
+                "grade": np.array(
+                    [[[0.3, 0.4, 0.3], [0.9, 0.08, 0.02]], [[0.05, 0.25, 0.7], [0.5, 0.3, 0.2]]]
+                ),
+                "SAT": np.array([[0.95, 0.05], [0.2, 0.8]]),
+                "letter": np.array([[0.1, 0.9], [0.4, 0.6], [0.99, 0.01]]),
+            },
+            name="student",
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        """Free parameters: a row of K probabilities has K - 1."""
+        return sum(t.size // t.shape[-1] * (t.shape[-1] - 1) for t in self.tables.values())
+
+    def parameter_counts(self) -> ParameterCounts:
+        """How many parameters the structure saves.
+
+        Example:
+            >>> BayesNet.student().parameter_counts()
+            ParameterCounts(net=15, full_joint=47, chain=12, independent=6)
+        """
+        sizes = [len(labels) for labels in self.states.values()]
+        steps = sum(before * (k - 1) for before, k in pairwise(sizes))
+        independent = sum(k - 1 for k in sizes)
+        return ParameterCounts(
+            self.num_parameters, math.prod(sizes) - 1, sizes[0] - 1 + steps, independent
+        )
+
+    def encode(self, rows: Any) -> np.ma.MaskedArray:
+        """Labels to numbers of states, a missing cell (None, NaN or "") masked.
+
+        Args:
+            rows: Rows of labels in the order of `variables`, or a mapping of variables to columns;
+                a variable without a column is missing in every row.
+
+        Returns:
+            The numbers, `(row, variable)`.
+
+        Raises:
+            ValueError: An unknown label, with variable and row; an unknown variable; a shape.
+
+        Example:
+            >>> BayesNet.student().encode({"grade": ["A", "C"], "SAT": ["high", None]}).tolist()
+            [[None, None, 0, 1, None], [None, None, 2, None, None]]
+        """
+        return net_rows.encode(self.states, rows)
+
+    def decode(self, rows: Any) -> np.ndarray:
+        """Numbers of states, `(row, variable)`, to labels, None where a cell is masked.
+
+        Example:
+            >>> BayesNet.student().decode([[0, 1, 0, 1, 1]]).tolist()
+            [['easy', 'high', 'A', 'high', 'strong']]
+        """
+        return net_rows.decode(self.states, rows)
+
+    def state_numbers(self, variable: str, values: Any) -> Any:
+        """Values of one variable, labels or numbers, as numbers of states; masked where missing.
+
+        Example:
+            >>> BayesNet.student().state_numbers("grade", ["A", "C"])
+            array([0, 2])
+        """
+        self._known([variable])
+        return net_rows.state_numbers(variable, self.states[variable], values)
+
+    def sample(
+        self, num_samples: int, seed: int = 0, given: Mapping[str, Any] | None = None
+    ) -> Int[np.ndarray, "num_samples V"]:
+        """Draw rows, parents before children (ancestral sampling).
+
+        Args:
+            num_samples: Number of rows.
+            seed: Seed of NumPy's generator.
+            given: Fixed values, labels or numbers, one or a value for each row. Drawing forwards is
+                conditioning only where everything above a fixed variable is fixed too.
+
+        Returns:
+            Numbers of states.
+
+        Raises:
+            ValueError: A fixed variable has a parent that is not fixed.
+
+        Cost: Proportional to rows times states.
+
+        Example:
+            >>> net = BayesNet.student()
+            >>> rows = net.sample(10_000, seed=0, given={"intelligence": "high"})
+            >>> float(rows[:, 3].mean().round(2))  # p(SAT high | intelligence high) = 0.8
+            0.8
+        """
+        fixed = {v: self.state_numbers(v, values) for v, values in (given or {}).items()}
+        for variable in fixed:
+            loose = [p for p in self.parents[variable] if p not in fixed]
+            if loose:
+                raise ValueError(
+                    f"'{variable}' is given but its parent '{loose[0]}' is not: drawing forwards "
+                    "would not condition on it. Use `exact(net, given=...).sample(...)`."
+                )
+        rng = np.random.default_rng(seed)
+        column = {v: np.zeros(num_samples, np.int64) for v in self.variables}
+        for variable in self.order:
+            uniform = rng.random(num_samples)  # drawn for fixed ones too: the others stay the same
+            if variable in fixed:
+                column[variable][:] = fixed[variable]
+                continue
+            limits = self.tables[variable].cumsum(-1)[..., :-1]
+            rows = limits[tuple(column[p] for p in self.parents[variable])]
+            column[variable] = (uniform[:, None] >= rows).sum(-1)
+        return np.stack([column[v] for v in self.variables], axis=1)
+
+    def log_prob(self, rows: Any) -> Float[np.ndarray, "N"]:
+        """Log probability of whole rows, in nats.
+
+        Args:
+            rows: `(row, variable)`, numbers of states or labels.
+
+        Raises:
+            ValueError: A value outside of the states, with variable and row; a missing cell.
+
+        Example:
+            >>> net = BayesNet.student()
+            >>> float(np.exp(net.log_prob([["easy", "high", "B", "high", "weak"]])[0]).round(6))
+            0.004608
+        """
+        numbers, observed = net_rows.as_rows(self.states, rows)
+        if not observed.all():
+            row, column = np.argwhere(~observed)[0]
+            raise ValueError(
+                f"'{self.variables[column]}' is missing in row {row}. `exact(net, given=...)` sums "
+                "over missing cells; its `log_evidence` is the log probability of the rest."
+            )
+        column = dict(zip(self.variables, numbers.T, strict=True))
+        total = np.zeros(len(numbers))
+        for variable, table in self.log_tables.items():
+            total += table[tuple(column[v] for v in (*self.parents[variable], variable))]
+        return total
+
+    @cached_property
+    def log_tables(self) -> dict[str, Float[np.ndarray, "*parents states"]]:
+        """The logarithms of the tables; minus infinity where a probability is zero."""
+        with np.errstate(divide="ignore"):
+            return {v: np.log(table) for v, table in self.tables.items()}
