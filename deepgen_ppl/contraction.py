@@ -1,11 +1,10 @@
-"""How a factor graph is summed out: connected parts that are alike, levels that are batched, loops."""
+"""How a factor graph is summed out: alike connected parts, batched levels, loops."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -111,12 +110,6 @@ class Plan:
         """What two plans have in common that are carried out alike."""
         return (self.cards, self.scopes)
 
-    @property
-    def num_arrays(self) -> int:
-        """How many arrays there are, stacks and outputs."""
-        steps = [s for step in self.steps for s in (step.steps if isinstance(step, Loop) else [step])]
-        return max([len(self.stacks), *(step.output + 1 for step in steps)])
-
     def unary(self, variable: int) -> tuple[int, int]:
         """Return the stack and the place of a variable's own table."""
         for number, stack in enumerate(self.stacks):
@@ -212,7 +205,9 @@ def groups_of(
 # ------------------------------------------------------------------------------------- parts
 
 
-def _parts(cards: np.ndarray, scopes: Sequence[np.ndarray]):  # noqa: ANN202
+def _parts(
+    cards: np.ndarray, scopes: Sequence[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[Scope]]]:
     """Yield variables, factors and renumbered scopes of each connected part."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -397,16 +392,12 @@ def _same(steps: list[Step], i: int, period: int, first_output: int) -> bool:
     if len(one.variables) != len(other.variables):
         return False
     for a, b in zip(one.slots, other.slots, strict=True):
-        if a.axes != b.axes:
+        if a.axes != b.axes or (a.source < first_output) != (b.source < first_output):
             return False
-        if (a.source < first_output) != (b.source < first_output):
+        carried = b.source >= first_output
+        if b.source - a.source != (period if carried else 0):
             return False
-        if a.source < first_output:
-            if a.source != b.source:
-                return False
-        elif b.source - a.source != period or not np.array_equal(a.index, b.index):
-            return False
-        elif other.output - b.source > period:
+        if carried and (not np.array_equal(a.index, b.index) or other.output - b.source > period):
             return False
     return True
 
@@ -440,5 +431,3 @@ def _loop(steps: list[Step], period: int, first_output: int) -> Loop:
             )
         )
     return Loop(tuple(body), tuple(initial), length)
-
-

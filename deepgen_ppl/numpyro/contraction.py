@@ -93,11 +93,12 @@ def _summed(step: Step, parts: Sequence[Array], reduce: _Reduce) -> tuple[Array,
 
 def _added(step: Step, parts: Sequence[Array]) -> Array:
     """Return the sum of tables along the variables of a step, `(*cards, G, M)`."""
-    shapes = [(_aligned(part, slot.axes, len(step.cards))) for part, slot in zip(parts, step.slots)]
-    shapes.sort(key=lambda part: part.size)
-    total = shapes[0]
-    for part in shapes[1:]:
-        total = total + part
+    rank = len(step.cards)
+    pairs = zip(parts, step.slots, strict=True)
+    tables = sorted((_aligned(p, s.axes, rank) for p, s in pairs), key=lambda table: table.size)
+    total = tables[0]
+    for table in tables[1:]:
+        total = total + table
     return total
 
 
