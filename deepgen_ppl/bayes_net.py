@@ -16,6 +16,8 @@ from jaxtyping import Float, Int
 from deepgen_ppl import bif, directed, net_rows
 from deepgen_ppl.archive import atomic
 from deepgen_ppl.datasets import read_bytes
+from deepgen_ppl.factor_graph import Factor, FactorGraph
+from deepgen_ppl.net_catalogue import STUDENT
 from deepgen_ppl.net_checks import check_names, checked_table
 from deepgen_ppl.net_graph import Structure
 
@@ -186,6 +188,42 @@ class BayesNet(Structure):
         )
 
     @classmethod
+    def independent(cls, states: Mapping[str, Sequence[str]]) -> Self:
+        """Variables without arcs, their tables uniform.
+
+        Example:
+            >>> BayesNet.independent(BayesNet.student().states).num_parameters
+            6
+        """
+        return cls.from_structure(states, {})
+
+    @classmethod
+    def chain(cls, states: Mapping[str, Sequence[str]], *, order: int = 1) -> Self:
+        """A Markov chain along the variables: each depends on the `order` before it.
+
+        Example:
+            >>> BayesNet.chain(BayesNet.student().states).num_parameters
+            12
+        """
+        if order < 0:
+            raise ValueError(f"order is {order}; a chain depends on 0, 1, ... variables before.")
+        names = list(states)
+        parents = {v: tuple(names[max(0, i - order) : i]) for i, v in enumerate(names)}
+        return cls.from_structure(states, parents)
+
+    @classmethod
+    def full_joint(cls, states: Mapping[str, Sequence[str]]) -> Self:
+        """Every distribution over the variables: each depends on all before it.
+
+        Cost: A table of all states together.
+
+        Example:
+            >>> BayesNet.full_joint(BayesNet.student().states).num_parameters
+            47
+        """
+        return cls.chain(states, order=len(states))
+
+    @classmethod
     def student(cls) -> Self:
         """The student network: difficulty and intelligence, grade, SAT, letter of recommendation.
 
@@ -196,30 +234,7 @@ class BayesNet(Structure):
             >>> print(*BayesNet.student().independencies(), sep="; ")
             difficulty ⊥ intelligence, SAT; intelligence ⊥ difficulty; grade ⊥ SAT | difficulty, ...
         """
-        return cls(
-            states={
-                "difficulty": ("easy", "hard"),
-                "intelligence": ("low", "high"),
-                "grade": ("A", "B", "C"),
-                "SAT": ("low", "high"),
-                "letter": ("weak", "strong"),
-            },
-            parents={
-                "grade": ("difficulty", "intelligence"),
-                "SAT": ("intelligence",),
-                "letter": ("grade",),
-            },
-            tables={
-                "difficulty": np.array([0.6, 0.4]),
-                "intelligence": np.array([0.7, 0.3]),
-                "grade": np.array(
-                    [[[0.3, 0.4, 0.3], [0.9, 0.08, 0.02]], [[0.05, 0.25, 0.7], [0.5, 0.3, 0.2]]]
-                ),
-                "SAT": np.array([[0.95, 0.05], [0.2, 0.8]]),
-                "letter": np.array([[0.1, 0.9], [0.4, 0.6], [0.99, 0.01]]),
-            },
-            name="student",
-        )
+        return cls(**STUDENT)
 
     @property
     def num_parameters(self) -> int:
@@ -239,6 +254,17 @@ class BayesNet(Structure):
         return ParameterCounts(
             self.num_parameters, math.prod(sizes) - 1, sizes[0] - 1 + steps, independent
         )
+
+    def factor_graph(self) -> FactorGraph:
+        """One factor for each variable and its parents, the log of its table.
+
+        Example:
+            >>> BayesNet.student().factor_graph().cost().width
+            2
+        """
+        cards = {v: len(labels) for v, labels in self.states.items()}
+        factors = [Factor((*self.parents[v], v), t) for v, t in self.log_tables.items()]
+        return FactorGraph(cards, factors, self.states)
 
     def encode(self, rows: Any) -> np.ma.MaskedArray:
         """Labels to numbers of states, a missing cell (None, NaN or "") masked.
@@ -268,6 +294,26 @@ class BayesNet(Structure):
         """
         return net_rows.decode(self.states, rows)
 
+    def as_rows(self, rows: Any, mask: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Rows as the programs take them: numbers of states, beside the mask of observed cells.
+
+        Args:
+            rows: Numbers of states, masked where missing, or labels, as `encode` takes them.
+            mask: Observed cells, `(row, variable)`; all that are not masked by default.
+
+        Returns:
+            Numbers, 0 where missing, and the mask, True where observed.
+
+        Raises:
+            ValueError: A value outside of the states, with variable and row; NaN; a wrong shape.
+
+        Example:
+            >>> rows, mask = BayesNet.student().as_rows([["hard", "low", "C", None, "weak"]])
+            >>> rows.tolist(), mask.tolist()
+            ([[1, 0, 2, 0, 0]], [[True, True, True, False, True]])
+        """
+        return net_rows.as_rows(self.states, rows, mask)
+
     def state_numbers(self, variable: str, values: Any) -> Any:
         """Values of one variable, labels or numbers, as numbers of states; masked where missing.
 
@@ -277,6 +323,35 @@ class BayesNet(Structure):
         """
         self._known([variable])
         return net_rows.state_numbers(variable, self.states[variable], values)
+
+    def fit(self, rows: Any, *, pseudocount: float = 0.0, weights: Any = None) -> "BayesNet":
+        r"""The network of this structure with maximum-likelihood tables: shares of counts.
+
+        $$\hat p(x_v \mid x_{\mathrm{pa}(v)}) = (n_{x_v, x_{\mathrm{pa}(v)}} + a) \Big/
+          \sum_{x_v'} (n_{x_v', x_{\mathrm{pa}(v)}} + a)$$
+
+        Args:
+            rows: Whole rows, `(row, variable)`, numbers of states or labels.
+            pseudocount: $a$; with 1 the tables are posterior means under uniform priors.
+            weights: How much each row counts; one by default.
+
+        Returns:
+            The network; where states of the parents never occurred, a uniform row.
+
+        Raises:
+            ValueError: A missing cell, or a value outside of the states, by variable and row.
+
+        Example:
+            >>> net = BayesNet.student()
+            >>> learned = net.fit(net.sample(20_000, seed=0))
+            >>> bool(abs(learned.tables["letter"] - net.tables["letter"]).max() < 0.02)
+            True
+        """
+        from deepgen_ppl.net_learning import family_counts, normalised
+
+        if not pseudocount >= 0:
+            raise ValueError(f"pseudocount is {pseudocount}; it is added to counts: 0 or more.")
+        return normalised(self, family_counts(self, rows, weights=weights), pseudocount)
 
     def sample(
         self, num_samples: int, seed: int = 0, given: Mapping[str, Any] | None = None
@@ -311,17 +386,7 @@ class BayesNet(Structure):
                     f"'{variable}' is given but its parent '{loose[0]}' is not: drawing forwards "
                     "would not condition on it. Use `exact(net, given=...).sample(...)`."
                 )
-        rng = np.random.default_rng(seed)
-        column = {v: np.zeros(num_samples, np.int64) for v in self.variables}
-        for variable in self.order:
-            uniform = rng.random(num_samples)  # drawn for fixed ones too: the others stay the same
-            if variable in fixed:
-                column[variable][:] = fixed[variable]
-                continue
-            limits = self.tables[variable].cumsum(-1)[..., :-1]
-            rows = limits[tuple(column[p] for p in self.parents[variable])]
-            column[variable] = (uniform[:, None] >= rows).sum(-1)
-        return np.stack([column[v] for v in self.variables], axis=1)
+        return net_rows.ancestral(self.order, self.parents, self.tables, num_samples, seed, fixed)
 
     def log_prob(self, rows: Any) -> Float[np.ndarray, "N"]:
         """Log probability of whole rows, in nats.

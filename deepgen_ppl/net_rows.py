@@ -175,6 +175,42 @@ def label_numbers(variable: str, labels: Sequence[str], cells: Any) -> Int[np.nd
     return numbers
 
 
+def ancestral(
+    order: Sequence[str],
+    parents: Mapping[str, Sequence[str]],
+    tables: Mapping[str, np.ndarray],
+    num_samples: int,
+    seed: int,
+    fixed: Mapping[str, Any],
+) -> Int[np.ndarray, "num_samples V"]:
+    """Rows drawn with parents before children; columns in the order of the tables.
+
+    Args:
+        order: Every variable after its parents.
+        parents: Each variable's parents.
+        tables: Each variable's probabilities, axes (parents in order, own states).
+        num_samples: Number of rows.
+        seed: Seed of NumPy's generator.
+        fixed: Numbers of states that are not drawn, one or a value for each row.
+
+    Example:
+        >>> tables = {"a": np.array([0.0, 1.0]), "b": np.array([[1.0, 0.0], [0.0, 1.0]])}
+        >>> ancestral(["a", "b"], {"a": (), "b": ("a",)}, tables, 2, 0, {}).tolist()
+        [[1, 1], [1, 1]]
+    """
+    rng = np.random.default_rng(seed)
+    column = {v: np.zeros(num_samples, np.int64) for v in tables}
+    for variable in order:
+        uniform = rng.random(num_samples)  # drawn for fixed ones too: the others stay the same
+        if variable in fixed:
+            column[variable][:] = fixed[variable]
+            continue
+        limits = tables[variable].cumsum(-1)[..., :-1]
+        rows = limits[tuple(column[p] for p in parents[variable])]
+        column[variable] = (uniform[:, None] >= rows).sum(-1)
+    return np.stack(list(column.values()), axis=1)
+
+
 def _columns(states: States, rows: Mapping[str, Any]) -> dict[str, Any]:
     unknown = [name for name in rows if name not in states]
     if unknown:
