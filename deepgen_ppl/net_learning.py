@@ -209,7 +209,8 @@ def maximise(
         if not np.isfinite(objective[-1]):
             raise ValueError(
                 "Some row is impossible under the network that EM starts from: a cell has "
-                "probability zero. Start from positive tables: `BayesNet.from_structure(states, parents)`."
+                "probability zero. Start from positive tables, as those of "
+                "`BayesNet.from_structure(states, parents)`."
             )
         net = normalised(net, counts, pseudocount)
         if len(objective) > 1 and objective[-1] - objective[-2] < tolerance * num_rows:

@@ -37,6 +37,7 @@ from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.numpyro.kernels.rwm import RWM
 from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.numpyro.objectives import ELBO, IWAE, Renyi
+from deepgen_ppl.numpyro.programs.bayes_net import bayes_net
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
 
@@ -63,6 +64,7 @@ __all__ = [
     "Progress",
     "Renyi",
     "ais",
+    "bayes_net",
     "bridge",
     "evidence_bounds",
     "importance",

@@ -1,0 +1,1 @@
+"""Ready programs: native functions of the language, built from plain data."""
