@@ -6,6 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from deepgen_ppl.net_checks import checked_table
+
 Learnable = Literal[False, "point", "dirichlet"]
 _INTERIOR = 1e-3
 
@@ -71,3 +73,38 @@ def interior(table: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         [0.9995, 0.0005]
     """
     return (1 - _INTERIOR) * table + _INTERIOR / table.shape[-1]
+
+
+def check_length(length: int | None) -> int:
+    """The number of steps to draw where a program of sequences has no data.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if length is None or length < 1:
+        raise ValueError(f"length is {length}: without data, say by it how many steps are drawn.")
+    return length
+
+
+def hidden_chain(num_states: int, initial: Any, transition: Any, emission: Any) -> dict[str, Any]:
+    """The tables of a hidden Markov model, checked, uniform where none are given.
+
+    Example:
+        >>> {n: t.shape for n, t in hidden_chain(2, None, None, 3).items()}
+        {'initial': (2,), 'transition': (2, 2), 'emission': (2, 3)}
+    """
+    uniform = np.full((num_states, num_states), 1 / num_states)
+    names = {"state": tuple(map(str, range(num_states)))}
+    names["next state"] = names["state"]
+    tables = {
+        "initial": checked_table("state", names, (), uniform[0] if initial is None else initial),
+        "transition": checked_table(
+            "next state", names, ("state",), uniform if transition is None else transition
+        ),
+    }
+    if not callable(emission):
+        if np.ndim(emission) == 0:
+            emission = np.full((num_states, int(emission)), 1 / int(emission))
+        symbols = {"x": tuple(map(str, range(np.shape(emission)[-1])))}
+        tables["emission"] = checked_table("x", names | symbols, ("state",), emission)
+    return tables

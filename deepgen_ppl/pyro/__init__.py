@@ -19,6 +19,7 @@ from deepgen_ppl import (
     Posterior,
 )
 from deepgen_ppl.loop import NonFiniteError, Progress
+from deepgen_ppl.markov_chain import MarkovChain
 from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.infer.ais import ais
 from deepgen_ppl.pyro.infer.bounds import evidence_bounds
@@ -38,6 +39,7 @@ from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
 from deepgen_ppl.pyro.programs.bayes_net import bayes_net
+from deepgen_ppl.pyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
 
@@ -58,6 +60,7 @@ __all__ = [
     "Gibbs",
     "GibbsWithGradients",
     "Langevin",
+    "MarkovChain",
     "NonFiniteError",
     "ParallelTempering",
     "Posterior",
@@ -67,8 +70,10 @@ __all__ = [
     "bayes_net",
     "bridge",
     "evidence_bounds",
+    "hmm",
     "importance",
     "load_fit",
+    "markov_chain",
     "mcmc",
     "predict",
     "rank_by_evidence",

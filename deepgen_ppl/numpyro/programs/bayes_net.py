@@ -84,4 +84,5 @@ def _row(net: BayesNet, tables: dict[str, Array], data: Any, mask: Any) -> None:
             if mask is not None:
                 seen = jnp.asarray(mask)[:, column[variable]]
                 given.update(obs=jnp.where(seen, cells, 0), obs_mask=seen)
-        values[variable] = numpyro.sample(variable, categorical(tables[variable][index]), **given)
+        drawn = numpyro.sample(variable, categorical(tables[variable][index]), **given)
+        values[variable] = jnp.asarray(drawn)
