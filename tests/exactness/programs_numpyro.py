@@ -129,3 +129,16 @@ def factor_analysis_guide(y: Array) -> None:
     tril = numpyro.param("tril", 0.5 * jnp.eye(2), constraint=constraints.lower_cholesky)
     with numpyro.plate("data", len(y)):
         numpyro.sample("z", dist.MultivariateNormal(y @ slope + shift, scale_tril=tril))
+
+
+def dirichlet_guide(net):
+    """A Dirichlet for each row of the tables: the family that holds the posterior."""
+
+    def guide(*_):
+        for variable, table in net.tables.items():
+            name = f"{variable}_table"
+            start = jnp.full(table.shape, 5.0)
+            alpha = numpyro.param(f"{name}_alpha", start, constraint=constraints.positive)
+            numpyro.sample(name, dist.Dirichlet(alpha).to_event(table.ndim - 1))
+
+    return guide

@@ -136,3 +136,16 @@ def factor_analysis_guide(y: Tensor) -> None:
     tril = pyro.param("tril", 0.5 * torch.eye(2), constraint=constraints.lower_cholesky)
     with pyro.plate("data", len(y)):
         pyro.sample("z", dist.MultivariateNormal(y @ slope + shift, scale_tril=tril))
+
+
+def dirichlet_guide(net):
+    """A Dirichlet for each row of the tables: the family that holds the posterior."""
+
+    def guide(*_):
+        for variable, table in net.tables.items():
+            name = f"{variable}_table"
+            start = torch.full(table.shape, 5.0)
+            alpha = pyro.param(f"{name}_alpha", start, constraint=constraints.positive)
+            pyro.sample(name, dist.Dirichlet(alpha).to_event(table.ndim - 1))
+
+    return guide
