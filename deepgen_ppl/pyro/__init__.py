@@ -24,6 +24,7 @@ from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.infer.ais import ais
 from deepgen_ppl.pyro.infer.bounds import evidence_bounds
 from deepgen_ppl.pyro.infer.bridge import bridge
+from deepgen_ppl.pyro.infer.em import em
 from deepgen_ppl.pyro.infer.fit import Fit, load_fit
 from deepgen_ppl.pyro.infer.importance import importance
 from deepgen_ppl.pyro.infer.mcmc import mcmc
@@ -40,6 +41,7 @@ from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
 from deepgen_ppl.pyro.programs.bayes_net import bayes_net
 from deepgen_ppl.pyro.programs.markov import hmm, markov_chain
+from deepgen_ppl.pyro.programs.mixture import mixture
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
 
@@ -69,12 +71,14 @@ __all__ = [
     "ais",
     "bayes_net",
     "bridge",
+    "em",
     "evidence_bounds",
     "hmm",
     "importance",
     "load_fit",
     "markov_chain",
     "mcmc",
+    "mixture",
     "predict",
     "rank_by_evidence",
     "report",
