@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,12 @@ _LEAST_LOOP = 8
 
 _LONGEST_PERIOD = 4
 """Steps that a loop's body may have."""
+
+
+_CACHED = 1 << 18
+"""Entries of tables that are summed out at once, about."""
+
+_LEAST_CHUNK, _MOST_CHUNK = 8, 1024
 
 
 class Slot(NamedTuple):
@@ -123,6 +130,21 @@ class Plan:
             if not stack.unary and factor in stack.members:
                 return number, int(np.flatnonzero(stack.members == factor)[0])
         raise ValueError(f"there is no factor {factor}.")
+
+
+def chunk_of(plan: Plan, num_parts: int) -> int:
+    """Return how many parts are summed out at once: as many as keep tables in the cache.
+
+    Args:
+        plan: How one part is summed out.
+        num_parts: How many there are.
+    """
+    entries = 0
+    for step in plan.steps:  # a loop's tables are those of one repetition at a time
+        for one in step.steps if isinstance(step, Loop) else (step,):
+            entries += math.prod(one.cards) * one.variables.shape[-1]
+    size = 1 << max((_CACHED // max(entries, 1)).bit_length() - 1, 0)
+    return min(max(size, _LEAST_CHUNK), _MOST_CHUNK, num_parts)
 
 
 class Group(NamedTuple):
