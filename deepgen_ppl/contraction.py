@@ -31,12 +31,13 @@ class Slot(NamedTuple):
 
     Attributes:
         source: Number of the array: stacks first, then the outputs of steps.
-        index: Which elements; (L, G) within a loop, -1 at the place of a carried output.
+        index: Which elements: the sum of n of them, for each of the G variables; in a loop for each
+            repetition.
         axes: For each axis of a table, the variable of the step that it belongs to.
     """
 
     source: int
-    index: Int[np.ndarray, "*L G"]
+    index: Int[np.ndarray, "*L n G"]
     axes: tuple[int, ...]
 
 
@@ -338,23 +339,25 @@ def _batched(buckets: Sequence[_Bucket], num_stacks: int) -> list[Step]:
     for number, bucket in enumerate(buckets):
         levels.setdefault(bucket.level, []).append(number)
     for level in sorted(levels):
-        alike: dict[tuple, list[tuple[int, list[tuple[int, int, tuple[int, ...]]]]]] = {}
+        alike: dict[tuple, list[tuple[int, list[list[int]]]]] = {}
         for number in levels[level]:
             bucket = buckets[number]
             local = {v: i for i, v in enumerate((bucket.variable, *bucket.others))}
-            inputs = []
+            inputs: dict[tuple[tuple[int, ...], int], list[int]] = {}
             for entry in bucket.inputs:
-                source = (entry.source, entry.element)
-                source = place[-entry.source - 1] if entry.source < 0 else source
-                inputs.append((*source, tuple(local[u] for u in entry.scope)))
-            inputs.sort(key=lambda entry: (entry[2], entry[0], entry[1]))
-            key = (bucket.cards, tuple((source, axes) for source, _, axes in inputs))
-            alike.setdefault(key, []).append((number, inputs))
+                source, element = entry.source, entry.element
+                if source < 0:
+                    source, element = place[-source - 1]
+                axes = tuple(local[u] for u in entry.scope)
+                inputs.setdefault((axes, source), []).append(element)
+            kinds = sorted(inputs)
+            key = (bucket.cards, tuple((kind, len(inputs[kind])) for kind in kinds))
+            alike.setdefault(key, []).append((number, [inputs[kind] for kind in kinds]))
         for (cards, kinds), members in alike.items():
             output = num_stacks + len(steps)
             slots = tuple(
-                Slot(source, np.array([inputs[i][1] for _, inputs in members]), axes)
-                for i, (source, axes) in enumerate(kinds)
+                Slot(source, np.array([elements[i] for _, elements in members]).T, axes)
+                for i, ((axes, source), _) in enumerate(kinds)
             )
             variables = np.array([buckets[number].variable for number, _ in members])
             others = np.array([buckets[number].others for number, _ in members], int)
@@ -415,6 +418,8 @@ def _same(steps: list[Step], i: int, period: int, first_output: int) -> bool:
         return False
     for a, b in zip(one.slots, other.slots, strict=True):
         if a.axes != b.axes or (a.source < first_output) != (b.source < first_output):
+            return False
+        if a.index.shape != b.index.shape:
             return False
         carried = b.source >= first_output
         if b.source - a.source != (period if carried else 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -160,16 +161,17 @@ def _greedy(
     rng: np.random.Generator | None,
 ) -> list[int]:
     """Sum out, again and again, the variable that the rule likes best."""
-    import heapq
-
     graph = neighbours(len(cards), scopes)
-    shift = np.arange(len(cards)) if rng is None else rng.permutation(len(cards))
-    score = [rule(graph, v, weights) for v in range(len(cards))]
-    noise = np.ones(len(cards)) if rng is None else rng.uniform(0.8, 1.25, len(cards))
-    heap = [(score[v] * noise[v], int(shift[v]), v) for v in range(len(cards))]
-    heapq.heapify(heap)
+    order = _leaves(graph)
     gone = [False] * len(cards)
-    order: list[int] = []
+    for v in order:
+        gone[v] = True
+    left = [v for v in range(len(cards)) if not gone[v]]
+    shift = np.arange(len(cards)) if rng is None else rng.permutation(len(cards))
+    noise = np.ones(len(cards)) if rng is None else rng.uniform(0.8, 1.25, len(cards))
+    score = [0.0 if gone[v] else rule(graph, v, weights) for v in range(len(cards))]
+    heap = [(score[v] * noise[v], int(shift[v]), v) for v in left]
+    heapq.heapify(heap)
     while heap:
         value, _, v = heapq.heappop(heap)
         if gone[v] or value != score[v] * noise[v]:
@@ -185,6 +187,25 @@ def _greedy(
             if fresh != score[u]:
                 score[u] = fresh
                 heapq.heappush(heap, (fresh * noise[u], int(shift[u]), u))
+    return order
+
+
+def _leaves(graph: list[set[int]]) -> list[int]:
+    """Take out, again and again, the first variable of at most one neighbour: none costs less."""
+    heap = [v for v, around in enumerate(graph) if len(around) < 2]
+    gone: set[int] = set()
+    order = []
+    while heap:
+        v = heapq.heappop(heap)
+        if v in gone:
+            continue
+        gone.add(v)
+        order.append(v)
+        for u in graph[v]:
+            graph[u].discard(v)
+            if len(graph[u]) < 2:
+                heapq.heappush(heap, u)
+        graph[v] = set()
     return order
 
 

@@ -75,7 +75,7 @@ def _forward(plan: Plan, tables: Sequence[Array], reduce: _Reduce) -> tuple[dict
         if isinstance(step, Loop):
             shift = shift + _run_loop(step, arrays, reduce, width)
         else:
-            parts = [_taken(arrays[slot.source], slot) for slot in step.slots]
+            parts = [_elements(arrays[slot.source], slot.index) for slot in step.slots]
             arrays[step.output], more = _summed(step, parts, reduce)
             shift = shift + more
     last = arrays[_outputs(plan)[-1]]
@@ -121,18 +121,21 @@ def _max(total: Array) -> Array:
     return jnp.max(total, axis=0)
 
 
-def _taken(array: Array, slot: Slot) -> Array:
-    """Return the elements of a slot."""
-    return _elements(array, slot.index)
+def _elements(array: Array, index: Int[np.ndarray, "n G"]) -> Array:
+    """Return elements of an array, each the sum of n of them."""
+    (count, width), flat = index.shape, index.reshape(-1)
+    if len(flat) == 1:
+        return lax.slice_in_dim(array, int(flat[0]), int(flat[0]) + 1, axis=array.ndim - 2)
+    if len(flat) != array.shape[-2] or not np.array_equal(flat, np.arange(len(flat))):
+        array = jnp.take(array, jnp.asarray(flat), axis=-2)
+    return _gathered(array, count, width)
 
 
-def _elements(array: Array, index: np.ndarray) -> Array:
-    size = array.shape[-2]
-    if len(index) == size and np.array_equal(index, np.arange(size)):
+def _gathered(array: Array, count: int, width: int) -> Array:
+    """Add up the n elements that belong to one."""
+    if count == 1:
         return array
-    if len(index) == 1:
-        return lax.slice_in_dim(array, int(index[0]), int(index[0]) + 1, axis=array.ndim - 2)
-    return jnp.take(array, jnp.asarray(index), axis=-2)
+    return jnp.sum(array.reshape(*array.shape[:-2], count, width, array.shape[-1]), axis=-3)
 
 
 def _run_loop(loop: Loop, arrays: dict[int, Any], reduce: _Reduce, width: int) -> Array:
@@ -170,9 +173,10 @@ def _loop_inputs(loop: Loop, arrays: dict[int, Any]) -> tuple[dict, dict]:
             if (slot.index == slot.index[:1]).all():
                 fixed[number, i] = _elements(array, slot.index[0])
                 continue
+            length, count, width = slot.index.shape
             taken = jnp.take(array, jnp.asarray(slot.index.reshape(-1)), axis=-2)
-            taken = taken.reshape(*array.shape[:-2], *slot.index.shape, array.shape[-1])
-            through[f"{number} {i}"] = jnp.moveaxis(taken, -3, 0)
+            taken = taken.reshape(*array.shape[:-2], length, count * width, array.shape[-1])
+            through[f"{number} {i}"] = _gathered(jnp.moveaxis(taken, -3, 0), count, width)
     return through, fixed
 
 
@@ -209,7 +213,7 @@ def _backward(plan: Plan, arrays: dict[int, Any], pick: _Pick, key: Array) -> In
         if isinstance(step, Loop):
             states = _loop_back(step, arrays, states, pick, own)
         else:
-            parts = [_taken(arrays[slot.source], slot) for slot in step.slots]
+            parts = [_elements(arrays[slot.source], slot.index) for slot in step.slots]
             chosen = _chosen(step, parts, states[step.others], pick, own)
             states = states.at[step.variables].set(chosen)
     return states

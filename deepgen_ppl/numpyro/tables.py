@@ -1,0 +1,152 @@
+"""The factor graph of a program: the terms of its log density, element by element, as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array, random
+from jaxtyping import Float, Int
+from numpyro.ops.provenance import eval_provenance
+
+from deepgen_ppl.discrete import Coordinates
+from deepgen_ppl.numpyro import program as program_
+from deepgen_ppl.numpyro.compilation import compiled
+from deepgen_ppl.numpyro.data import Inputs
+from deepgen_ppl.numpyro.discrete import Discrete
+from deepgen_ppl.numpyro.structure import Program
+from deepgen_ppl.numpyro.terms import unmasked
+from deepgen_ppl.tabulation import Tabulation, Term, tabulate, unobserved_name
+
+_MOST_NUMBERS = 1 << 24
+
+
+class Tables:
+    """The terms of a program at its discrete latents, and how they are tabulated.
+
+    Args:
+        program: a model whose discrete latents have finite supports.
+        coordinates: its discrete latents.
+        params: constrained parameters and mutable state.
+        inputs: inputs at all rows.
+        held: values of its continuous latents.
+
+    Attributes:
+        terms: what each site contributes.
+        tabulation: how the tables are found.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        coordinates: Coordinates,
+        params: Mapping[str, Any],
+        inputs: Inputs,
+        held: Mapping[str, Array],
+    ) -> None:
+        self.program, self.coordinates = program, coordinates
+        self.args = (dict(params), inputs, dict(held))
+        self.terms = self._read()
+        plates = {name: program.sites[name].plates for name in coordinates.places}
+        self._width = 0
+        self.tabulation = tabulate(coordinates, plates, self.terms, self.evaluate)
+
+    def evaluate(self, x: Int[np.ndarray, "P D"]) -> Float[np.ndarray, "P T"]:
+        """Return the terms at some coordinates, on the host."""
+        num_terms = max(sum(term.size for term in self.terms), 1)
+        width = self._width or min(max(len(x), 32), max(_MOST_NUMBERS // num_terms, 1))
+        self._width = width
+
+        def batch(args: Any, x: Array) -> Array:
+            return jax.vmap(partial(self.at, args))(x)
+
+        found = []
+        for first in range(0, len(x), width):
+            rows = np.minimum(np.arange(first, first + width), len(x) - 1)
+            call = (self.args, jnp.asarray(x[rows].astype(np.int32)))
+            static = (places_key(self.coordinates), width)
+            run = compiled(self.program.fn, "tables", batch, *call, static=static, once=True)
+            found.append(np.asarray(run(*call), float)[: len(x) - first])
+        return np.concatenate(found)
+
+    def at(self, args: Any, x: Int[Array, " D"]) -> Float[Array, " T"]:
+        """Return the terms at the coordinates; parameters and inputs may be traced."""
+        params, inputs, held = args
+        values = Discrete(self.program, self.coordinates, params, inputs).values(x)
+        found = element_log_probs(self.program, params, {**values, **held}, inputs)
+        return jnp.concatenate([jnp.ravel(found[term.name]) for term in self.terms])
+
+    def _read(self) -> list[Term]:
+        params, inputs, held = self.args
+        view = Discrete(self.program, self.coordinates, params, inputs)
+        values = view.values(jnp.zeros(self.coordinates.size, jnp.int32))
+
+        def densities(**values: Array) -> dict[str, Array]:
+            return element_log_probs(self.program, params, {**values, **held}, inputs)
+
+        shapes = jax.eval_shape(densities, **values)
+        seen = eval_provenance(densities, **values)
+        terms, start = [], 0
+        for name, shape in shapes.items():
+            depends = tuple(site for site in values if site in seen[name])
+            term = Term(name, start, shape.shape, self.program.sites[name].plates, depends)
+            terms.append(term)
+            start += term.size
+        return terms
+
+
+def element_log_probs(
+    program: Program, params: Mapping[str, Any], latents: Mapping[str, Array], inputs: Inputs
+) -> dict[str, Array]:
+    """Return the log density of each sample site, element by element where elements are apart.
+
+    Independent dimensions are not summed. What the languages' `obs_mask` makes of the missing
+    elements of a site keeps its density, so that they are summed out rightly.
+
+    Args:
+        program: a model.
+        params: constrained parameters and mutable state.
+        latents: value of each latent site.
+        inputs: inputs at all rows.
+    """
+    seen = program_.run(program, inputs, {**params, **latents}, random.key(0))
+    found = {}
+    for name, msg in seen.items():
+        if msg["type"] != "sample":
+            continue
+        missing = unobserved_name(name, seen) is not None
+        fn = unmasked(msg["fn"]) if missing else msg["fn"]
+        log_prob = _elements(fn, msg["value"], msg["intermediates"])
+        if msg["scale"] is not None:
+            scale = jnp.asarray(msg["scale"])
+            extra = log_prob.ndim - len(fn.batch_shape)
+            log_prob = log_prob * scale.reshape(*scale.shape, *(1,) * (extra if scale.ndim else 0))
+        found[name] = log_prob
+    return found
+
+
+def _elements(fn: Any, value: Array, intermediates: Any) -> Array:
+    if intermediates:
+        return fn.log_prob(value, intermediates)
+    if isinstance(fn, dist.Independent):
+        return _elements(fn.base_dist, value, None)
+    if isinstance(fn, dist.MaskedDistribution):
+        if fn._mask is False:
+            return fn.log_prob(value)
+        inner = _elements(fn.base_dist, value, None)
+        mask = jnp.broadcast_to(jnp.asarray(fn._mask), fn.batch_shape)
+        mask = mask.reshape(*mask.shape, *(1,) * (inner.ndim - mask.ndim))
+        return jnp.where(mask, inner, 0.0)
+    return jnp.asarray(fn.log_prob(value))
+
+
+def places_key(coordinates: Coordinates) -> tuple:
+    """Return what code that reads coordinates depends on."""
+    places = coordinates.places.items()
+    return tuple((n, p.start, p.shape, p.support.tobytes(), p.support.shape) for n, p in places)
