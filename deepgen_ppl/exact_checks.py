@@ -63,8 +63,8 @@ def check_cost(cost: ExactCost, max_bytes: int) -> None:
     if cost.bytes > max_bytes:
         raise ValueError(
             f"exact inference would need {cost}, and max_bytes={max_bytes:,} "
-            f"({max_bytes / 2**20:,.0f} MiB). Give evidence on the same sites in every row (given=), "
-            "which makes tables smaller; ask for less; raise max_bytes; or estimate, by "
+            f"({max_bytes / 2**20:,.0f} MiB). Give evidence on the same sites in every row "
+            "(given=), which makes tables smaller; ask for less; raise max_bytes; or estimate, by "
             "mcmc(kernel='gibbs') or importance."
         )
 
@@ -76,7 +76,9 @@ def check_single(batched: bool, what: str) -> None:
         ValueError: saying so.
     """
     if batched:
-        raise ValueError(f"{what} is of one row of evidence, and given= has a leading axis of rows.")
+        raise ValueError(
+            f"{what} is of one row of evidence, and given= has a leading axis of rows."
+        )
 
 
 def check_alike(
@@ -202,7 +204,9 @@ def refuse_impossible(
     row = place[0] if findings.batched else 0
     known = findings.states[row] >= 0
     known[list(findings.soft)] = True
-    where = f" in {impossible.sum()} of {impossible.size} rows, the first at {place}," if place else ""
+    where = (
+        f" in {impossible.sum()} of {impossible.size} rows, the first at {place}," if place else ""
+    )
     least = _conflict(findings, row, known, possible)
     if least is None:
         raise ValueError(
@@ -220,13 +224,8 @@ def refuse_impossible(
     raise ValueError(
         f"the evidence is impossible{where}: log evidence is minus infinity and there is no "
         f"posterior. In conflict are {', '.join(said)}"
-        f"{' with the data' if findings_alone(subject) else ''}. `impossible` tells which rows."
+        f"{' with the data' if subject.has_data else ''}. `impossible` tells which rows."
     )
-
-
-def findings_alone(subject: Subject) -> bool:
-    """Tell whether the program has data of its own beside the evidence."""
-    return bool(subject.about.get("observed_data"))
 
 
 def _conflict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -71,9 +71,9 @@ class Subject:
         rows: Row of the data plate of each coordinate, None where rows are not apart.
         names: Names that users know sites by, where these differ.
         labels: Names of the states of sites that have some.
-        known: For sites with missing elements, the numbers of the observed states, -1 elsewhere.
         row_dim: Name of the data plate where rows are apart.
-        about: Further fields of a `Posterior` of its draws.
+        about: Makes further fields of a `Posterior` of its draws.
+        has_data: Whether it has data of its own beside the evidence.
     """
 
     coordinates: Coordinates
@@ -82,9 +82,9 @@ class Subject:
     rows: Int[np.ndarray, " D"] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    known: Mapping[str, np.ndarray] = field(default_factory=dict)
     row_dim: str | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Callable[[], Mapping[str, Any]] = dict
+    has_data: bool = False
 
     def public(self, site: str) -> str:
         """Return the name that users know a site by."""
@@ -136,8 +136,7 @@ class ExactPosterior:
         _LOG.info("exact: %s", self.cost)
         exact_checks.check_cost(self.cost, max_bytes)
         self._tables = [
-            stacks_of(group, self._left.graph, findings, self._left.kept)
-            for group in self._groups
+            stacks_of(group, self._left.graph, findings, self._left.kept) for group in self._groups
         ]
         self.log_evidence: Float[np.ndarray, "*rows"] = self._evaluate(self.query != ())
 
@@ -256,8 +255,9 @@ class ExactPosterior:
         from deepgen_ppl.posterior import Posterior
 
         exact_checks.check_single(self._findings.batched, "posterior")
-        draws = {n: v[None] for n, v in self.sample(num_samples, seed).items()}
-        return Posterior(draws, method="exact", independent=True, **dict(self._subject.about))
+        draws = {name: value[None] for name, value in self.sample(num_samples, seed).items()}
+        draws |= {site: draws[name] for site, name in self._subject.names.items()}
+        return Posterior(draws, method="exact", independent=True, **self._subject.about())
 
     def factor_marginals(self) -> list[np.ndarray]:
         """Return the distribution over the variables of each factor, `(*B, *cards)`, in order.
@@ -385,11 +385,6 @@ class ExactPosterior:
             name = self._subject.public(site)
             part = full[place.start : place.start + place.size, :, : place.support.shape[1]]
             part = np.moveaxis(part, 0, 1)
-            known = self._subject.known.get(name)
-            if known is not None:
-                flat = known.reshape(-1)
-                part = part.copy()
-                part[:, flat >= 0] = np.eye(part.shape[-1])[flat[flat >= 0]]
             part = part.reshape(len(part), *place.shape, part.shape[-1])
             found[name] = part if self._findings.batched else part[0]
         return found
@@ -430,14 +425,6 @@ class ExactPosterior:
         """Return states as values of sites, observed elements among them."""
         coordinates, lead = self._subject.coordinates, states.shape[:-1]
         flat = states.reshape(-1, coordinates.size)
-        flat = flat.copy()
-        for site, place in coordinates.places.items():
-            known = self._subject.known.get(self._subject.public(site))
-            if known is not None:
-                part = flat[:, place.start : place.start + place.size]
-                flat[:, place.start : place.start + place.size] = np.where(
-                    known.reshape(-1) >= 0, known.reshape(-1), part
-                )
         found = {}
         for site, value in coordinates.integers(coordinates.values(flat)).items():
             value = value.reshape(*lead, *value.shape[1:])
@@ -481,9 +468,7 @@ class ExactPosterior:
     def _check_possible(self) -> None:
         if self.impossible.any():
             possible = lambda some: not self._again(some, False).impossible.any()  # noqa: E731
-            exact_checks.refuse_impossible(
-                self._subject, self._findings, self.impossible, possible
-            )
+            exact_checks.refuse_impossible(self._subject, self._findings, self.impossible, possible)
 
     def _again(self, findings: Findings, conditioned: bool = True) -> ExactPosterior:
         options: dict[str, Any] = {"max_bytes": self._max_bytes, "query": ()}

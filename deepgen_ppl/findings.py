@@ -107,7 +107,7 @@ def read_findings(
     parts: list[tuple[str, np.ndarray, bool]] = []
     for name, value in (given or {}).items():
         place = coordinates.places[public[name]]
-        numbers = _numbers(name, value, place, labels.get(name))
+        numbers = numbers_of(name, value, place, labels.get(name))
         parts.append((name, *_rows(name, numbers, place.shape, ())))
     tables: list[tuple[str, np.ndarray, bool]] = []
     for name, value in (soft or {}).items():
@@ -137,7 +137,7 @@ def read_findings(
 # ------------------------------------------------------------------------------------- helpers
 
 
-def _numbers(
+def numbers_of(
     name: str, value: Any, place: Place, labels: Sequence[str] | None
 ) -> Int[np.ndarray, "*shape"]:
     """Return the numbers of states, -1 where they are masked."""
@@ -202,7 +202,7 @@ def _likelihood(name: str, value: Any) -> Float[np.ndarray, "*shape K"]:
     array = np.asarray(value, float)
     if not np.isfinite(array).all() or (array < 0).any():
         raise ValueError(
-            f"soft['{name}'] must hold likelihoods, finite numbers from 0 on (not their logarithms)."
+            f"soft['{name}'] must hold likelihoods, finite and not negative (no logarithms)."
         )
     return array
 

@@ -311,7 +311,7 @@ class _Scopes:
             yield Piece(term.start + rows, coordinates[rows][:, kept], runs, bundle)
 
     def check(self, evaluate: Evaluate, rng: np.random.Generator) -> None:
-        """Take in more of the sites until random changes of all else leave the terms as they are."""
+        """Take in more of the sites until random changes of all else leave terms as they are."""
         coordinates = self.coordinates
         if coordinates.size == sum(len(p.shape) == 0 for p in coordinates.places.values()):
             return  # no site has elements that could be told apart
@@ -383,11 +383,9 @@ def _packed(terms: Sequence[Term], scopes: _Scopes) -> list[list[Term]]:
     """Put terms that need different latents together: they share their runs."""
     bins: list[tuple[set[str], list[Term]]] = []
     for term in sorted((t for t in terms if t.depends), key=lambda t: -scopes.num_runs(t)):
-        for used, members in bins:
-            if used.isdisjoint(term.depends):
-                break
-        else:
-            used, members = set(), []
+        free = [entry for entry in bins if entry[0].isdisjoint(term.depends)]
+        used, members = free[0] if free else (set(), [])
+        if not free:
             bins.append((used, members))
         used.update(term.depends)
         members.append(term)

@@ -155,16 +155,22 @@ def _run(
     if key not in _KEPT:
 
         def chunks(tables: list[Array], weights: Array, key: Array) -> tuple[Any, Any]:
-            split = [t if alone else _split(t, count, size) for t, alone in zip(tables, shared)]
+            split = [
+                table if alone else _split(table, count, size)
+                for table, alone in zip(tables, shared, strict=True)
+            ]
+            own = [i for i, alone in enumerate(shared) if not alone]
 
             def one(at: tuple) -> tuple[Any, Any]:
-                own, weights, number = at
-                rest = iter(own)
-                merged = [t if alone else next(rest) for t, alone in zip(split, shared)]
-                return chunk(merged, weights, random.fold_in(key, number))
+                parts, weights, number = at
+                now = list(split)
+                for i, part in zip(own, parts, strict=True):
+                    now[i] = part
+                return chunk(now, weights, random.fold_in(key, number))
 
-            own = [t for t, alone in zip(split, shared) if not alone]
-            parts, sums = lax.map(one, (own, weights.reshape(count, size), jnp.arange(count)))
+            per_chunk = [split[i] for i in own]
+            weights, numbers = weights.reshape(count, size), jnp.arange(count)
+            parts, sums = lax.map(one, (per_chunk, weights, numbers))
             joined = jax.tree.map(lambda leaf: _joined(leaf)[..., :width], parts)
             return joined, jax.tree.map(lambda leaf: jnp.sum(leaf, 0), sums)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,7 @@ from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.discrete import Discrete
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.terms import unmasked
-from deepgen_ppl.tabulation import Tabulation, Term, tabulate, unobserved_name
+from deepgen_ppl.tabulation import Term, tabulate, unobserved_name
 
 _MOST_NUMBERS = 1 << 24
 
@@ -106,8 +105,8 @@ def element_log_probs(
 ) -> dict[str, Array]:
     """Return the log density of each sample site, element by element where elements are apart.
 
-    Independent dimensions are not summed. What the languages' `obs_mask` makes of the missing
-    elements of a site keeps its density, so that they are summed out rightly.
+    Independent dimensions are not summed. The missing elements that `obs_mask` makes a latent site
+    of keep their density, and those that are observed take the observed value.
 
     Args:
         program: a model.
@@ -120,9 +119,11 @@ def element_log_probs(
     for name, msg in seen.items():
         if msg["type"] != "sample":
             continue
-        missing = unobserved_name(name, seen) is not None
-        fn = unmasked(msg["fn"]) if missing else msg["fn"]
+        whole = unobserved_name(name, seen)
+        fn = msg["fn"] if whole is None else unmasked(msg["fn"])
         log_prob = _elements(fn, msg["value"], msg["intermediates"])
+        if whole is not None:
+            log_prob = _pinned(log_prob, msg, seen[f"{whole}_observed"])
         if msg["scale"] is not None:
             scale = jnp.asarray(msg["scale"])
             extra = log_prob.ndim - len(fn.batch_shape)
@@ -144,6 +145,17 @@ def _elements(fn: Any, value: Array, intermediates: Any) -> Array:
         mask = mask.reshape(*mask.shape, *(1,) * (inner.ndim - mask.ndim))
         return jnp.where(mask, inner, 0.0)
     return jnp.asarray(fn.log_prob(value))
+
+
+def _pinned(log_prob: Array, missing: dict, observed: dict) -> Array:
+    """Let the elements that are observed take the observed value alone."""
+    fn = observed["fn"]
+    while not isinstance(fn, dist.MaskedDistribution):
+        fn = fn.base_dist
+    same = missing["value"] == observed["value"]
+    for _ in range(jnp.ndim(same) - log_prob.ndim):
+        same = jnp.all(same, axis=-1)
+    return jnp.where(fn._mask, jnp.where(same, 0.0, -jnp.inf), log_prob)
 
 
 def places_key(coordinates: Coordinates) -> tuple:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from deepgen_ppl import exact_subjects
 from deepgen_ppl.bayes_net import BayesNet
@@ -21,6 +18,7 @@ from deepgen_ppl.numpyro.infer.importance import check_learned
 from deepgen_ppl.numpyro.program import learned, read_pair
 from deepgen_ppl.numpyro.structure import Pair
 from deepgen_ppl.numpyro.tables import Tables
+from deepgen_ppl.tabulation import unobserved_name
 
 
 def exact(
@@ -114,17 +112,19 @@ def _of_program(
     coordinates = read_coordinates(program, {**values, **inside}, inputs, "exact")
     tables = Tables(program, coordinates, values, inputs, inside)
     found, constants = tables.tabulation.tables(tables.evaluate)
-    layout = exact_subjects.layout_of(
-        tables.terms,
-        {name: program.sites[name].plates for name in coordinates.places},
-        coordinates,
-        program.data_plates if inputs.num_rows else (),
-    )
-    return exact_subjects.of_program(
+    plates = {name: program.sites[name].plates for name in coordinates.places}
+    rows = exact_subjects.rows_of(tables.terms, plates, tables.tabulation, program.data_plates)
+    subject = exact_subjects.of_program(
         tables.tabulation,
         found,
         constants,
-        layout,
-        observed=exact_subjects.observed_cells(coordinates, tables.observed()),
-        about=fields(program, {**values, **inside}, data),
-    ), {name: value for name, value in given.items() if name not in held}
+        rows,
+        names={
+            site: name
+            for site in coordinates.places
+            if (name := unobserved_name(site, program.sites)) is not None
+        },
+        about=lambda: fields(program, {**values, **inside}, data),
+        has_data=bool(program.observed),
+    )
+    return subject, {name: value for name, value in given.items() if name not in held}

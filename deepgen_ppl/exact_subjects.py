@@ -1,0 +1,187 @@
+"""What exact inference is asked about: a network, a factor graph, or a program with its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepgen_ppl.bayes_net import BayesNet
+from deepgen_ppl.checks import quote
+from deepgen_ppl.discrete import Coordinates
+from deepgen_ppl.exact_posterior import Subject
+from deepgen_ppl.factor_graph import FactorGraph
+from deepgen_ppl.tabulation import Tabulation, Term
+
+
+def graph_of(model: Any, data: Sequence[Any], params: Any, kwargs: Any) -> FactorGraph | None:
+    """Return the factor graph that a model is, None for a program.
+
+    Raises:
+        TypeError: Data or parameters beside a network or a graph, or what is no model.
+    """
+    if not isinstance(model, BayesNet | FactorGraph):
+        if not callable(model):
+            raise TypeError(
+                f"exact takes a program, a BayesNet or a FactorGraph, not {type(model).__name__}."
+            )
+        return None
+    if data or params is not None or kwargs:
+        raise TypeError(
+            f"a {type(model).__name__} takes no data or parameters: pass evidence by given=, a "
+            "dict of site names to states, with a leading axis for many rows."
+        )
+    return model if isinstance(model, FactorGraph) else model.factor_graph()
+
+
+def of_graph(graph: FactorGraph) -> Subject:
+    """Return a factor graph with a site for each variable."""
+    supports = {name: np.arange(card)[None] for name, card in graph.cardinalities.items()}
+    coordinates = Coordinates.of(supports, dict.fromkeys(supports, ()))
+    return Subject(
+        coordinates,
+        graph.numbered(),
+        np.zeros(()),
+        labels={name: tuple(map(str, labels)) for name, labels in graph.states.items()},
+    )
+
+
+def of_program(
+    tabulation: Tabulation,
+    tables: Sequence[np.ndarray],
+    constants: np.ndarray,
+    rows: Rows | None,
+    *,
+    names: Mapping[str, str],
+    about: Callable[[], Mapping[str, Any]],
+    has_data: bool,
+) -> Subject:
+    """Return a program with its tables.
+
+    Args:
+        tabulation: How the tables were found.
+        tables: The tables of its pieces.
+        constants: Terms that depend on no discrete latent.
+        rows: Where rows stand apart.
+        names: Names that users know sites by, where these differ.
+        about: Makes further fields of a `Posterior`.
+        has_data: Whether the program observes something.
+
+    Raises:
+        ValueError: A term is NaN.
+    """
+    graph = tabulation.numbered(tables)
+    if any(np.isnan(table).any() for table in (*tables, constants)):
+        raise ValueError("the log density of the model is NaN: look for NaN in data or parameters.")
+    base = np.asarray(constants.sum())
+    if rows is not None:
+        base = np.bincount(rows.constants, constants, rows.count)
+    return Subject(
+        tabulation.coordinates,
+        graph,
+        base,
+        rows=None if rows is None else rows.coordinates,
+        row_dim=None if rows is None else rows.plate,
+        names=names,
+        about=about,
+        has_data=has_data,
+    )
+
+
+class Rows:
+    """The row of the data plate that each coordinate and each constant term belongs to.
+
+    Attributes:
+        plate: The plate's name.
+        count: Number of rows.
+        coordinates: Row of each coordinate.
+        constants: Row of each constant term.
+    """
+
+    def __init__(
+        self, plate: str, count: int, coordinates: np.ndarray, constants: np.ndarray
+    ) -> None:
+        self.plate, self.count = plate, count
+        self.coordinates, self.constants = coordinates, constants
+
+
+def rows_of(
+    terms: Sequence[Term],
+    plates: Mapping[str, tuple[str | None, ...]],
+    tabulation: Tabulation,
+    data_plates: Sequence[str],
+) -> Rows | None:
+    """Return the rows that coordinates and terms belong to, None where some belong to none.
+
+    Args:
+        terms: The terms by site.
+        plates: Plate of each axis of each latent site.
+        tabulation: What each term touches.
+        data_plates: Plates that follow the data.
+    """
+    if not data_plates:
+        return None
+    own = np.full(tabulation.num_terms, -1)
+    count = 0
+    for term in terms:
+        axes = [i for i, name in enumerate(term.plates) if name in data_plates]
+        if not axes:
+            return None
+        own[term.columns] = np.indices(term.shape)[axes[0]].reshape(-1)
+        count = max(count, term.shape[axes[0]])
+    found = np.full(tabulation.coordinates.size, -1)
+    for site, place in tabulation.coordinates.places.items():
+        axes = [i for i, name in enumerate(plates[site]) if name in data_plates]
+        if not axes:
+            return None
+        index = np.indices(place.shape)[axes[0]].reshape(-1)
+        found[place.start : place.start + place.size] = index
+    for piece in tabulation.pieces:
+        if (found[piece.scopes] != own[piece.columns][:, None]).any():
+            return None
+    return Rows(data_plates[0], count, found, own[tabulation.constants])
+
+
+def held(
+    continuous: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the values of the continuous latents, all of which have to be given.
+
+    Args:
+        continuous: Shape of each.
+        given: The evidence.
+
+    Raises:
+        ValueError: One is missing, or given in another shape.
+    """
+    missing = [name for name in continuous if name not in given]
+    if missing:
+        raise ValueError(
+            f"exact sums over discrete latents, and {quote(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} continuous. Give a value by given=, or draw "
+            "the continuous sites by mcmc or svi, which sum the discrete ones out."
+        )
+    found = {name: np.asarray(given[name]) for name in continuous}
+    for name, value in found.items():
+        if value.shape != tuple(continuous[name]):
+            raise ValueError(
+                f"given['{name}'] has shape {value.shape}; the continuous site's is "
+                f"{tuple(continuous[name])}, and it takes one value."
+            )
+    return found
+
+
+def check_query(subject: Subject, query: Sequence[str] | None) -> None:
+    """Refuse unknown sites.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if isinstance(query, str):
+        raise ValueError(f"query takes a sequence of site names, as ['{query}'].")
+    known = [subject.public(site) for site in subject.coordinates.places]
+    if unknown := [name for name in query or () if name not in known]:
+        raise ValueError(
+            f"query names {quote(unknown)}; the discrete latent sites are {quote(known)}."
+        )
