@@ -23,6 +23,9 @@ _LONGEST_PERIOD = 4
 _CACHED = 1 << 18
 """Entries of tables that are summed out at once, about."""
 
+_KEPT = 1 << 26
+"""Entries of tables that are kept for the way back, about."""
+
 _LEAST_CHUNK, _MOST_CHUNK = 8, 1024
 
 
@@ -133,18 +136,21 @@ class Plan:
         raise ValueError(f"there is no factor {factor}.")
 
 
-def chunk_of(plan: Plan, num_parts: int) -> int:
+def chunk_of(plan: Plan, num_parts: int, cached: int = _CACHED) -> int:
     """Return how many parts are summed out at once: as many as keep tables in the cache.
 
     Args:
         plan: How one part is summed out.
         num_parts: How many there are.
+        cached: Entries of tables that may be at hand at once, about.
     """
-    entries = 0
-    for step in plan.steps:  # a loop's tables are those of one repetition at a time
+    entries = kept = 0
+    for step in plan.steps:  # a loop's tables are at hand one repetition at a time, and all kept
         for one in step.steps if isinstance(step, Loop) else (step,):
             entries += math.prod(one.cards) * one.variables.shape[-1]
-    size = 1 << max((_CACHED // max(entries, 1)).bit_length() - 1, 0)
+            kept += math.prod(one.cards) * one.variables.size
+    size = min(cached // max(entries, 1), _KEPT // max(kept, 1))
+    size = 1 << max(size.bit_length() - 1, 0)
     return min(max(size, _LEAST_CHUNK), _MOST_CHUNK, num_parts)
 
 

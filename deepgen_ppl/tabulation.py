@@ -137,6 +137,7 @@ def tabulate(
     plates: Mapping[str, tuple[str | None, ...]],
     terms: Sequence[Term],
     evaluate: Evaluate,
+    certain: bool = True,
     seed: int = 0,
 ) -> Tabulation:
     """Find out which coordinates each term depends on, and how to see its table.
@@ -152,6 +153,8 @@ def tabulate(
         plates: Plate of each axis of each latent site, None for an axis without.
         terms: The terms of the log density by site.
         evaluate: Coordinates to terms.
+        certain: Whether the sites that terms depend on cannot have been missed: then there is
+            nothing to check where sites have one element each.
         seed: Seed of the changes.
 
     Raises:
@@ -162,7 +165,9 @@ def tabulate(
         largest table has entries, times the number of tables that need the same latents.
     """
     scopes = _Scopes(coordinates, plates, terms)
-    scopes.check(evaluate, np.random.default_rng(seed))
+    single = all(not place.shape for place in coordinates.places.values())
+    if not (single and certain):
+        scopes.check(evaluate, np.random.default_rng(seed))
     bundles: list[list[np.ndarray]] = []
     pieces: list[Piece] = []
     for members in _packed(terms, scopes):
@@ -313,8 +318,6 @@ class _Scopes:
     def check(self, evaluate: Evaluate, rng: np.random.Generator) -> None:
         """Take in more of the sites until random changes of all else leave terms as they are."""
         coordinates = self.coordinates
-        if coordinates.size == sum(len(p.shape) == 0 for p in coordinates.places.values()):
-            return  # no site has elements that could be told apart
         cards = coordinates.cardinality
         start = rng.integers(0, cards, (_TESTS, coordinates.size))
         share = rng.choice([0.5, 0.2, 0.05], (_TESTS, 1))

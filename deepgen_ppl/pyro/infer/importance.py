@@ -90,7 +90,7 @@ def importance(
         True
     """
     checks.check_particles(num_particles, batch_size)
-    pair, values, tensors = _prepare(
+    pair, values, tensors = prepare(
         model, guide, data, params, model_kwargs, seed, prior=True, enumerated=True
     )
     checks.check_points(_points(pair, values, tensors, seed))
@@ -117,7 +117,7 @@ def draw_guide(
     seed: int = 0,
 ) -> Posterior:
     """Draw from a fitted guide: equally weighted draws with "lp" and "log_q"."""
-    pair, values, tensors = _prepare(
+    pair, values, tensors = prepare(
         model, guide, data, params, model_kwargs, seed, enumerated=True
     )
     sampler = _Sampler(pair, values, tensors, num_samples, True, False)
@@ -132,7 +132,7 @@ def judge_guide(
 
     There are none under a guide that is a point.
     """
-    pair, values, tensors = _prepare(
+    pair, values, tensors = prepare(
         fit.model, fit.guide, data, fit.params, fit.model_kwargs, seed, prior=True, enumerated=True
     )
     if _points(pair, values, tensors, seed):
@@ -146,7 +146,7 @@ def judge_guide(
     return sampler.rows(seed, None, None, chosen)[0], pair.model.data_plates[0]
 
 
-def _prepare(
+def prepare(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
     data: tuple,

@@ -1,0 +1,164 @@
+"""The factor graph of a program: the terms of its log density, element by element, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pyro import distributions as dist
+from pyro.ops.provenance import ProvenanceTensor, get_provenance
+from torch import Tensor
+
+from deepgen_ppl.discrete import Coordinates
+from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import program as program_
+from deepgen_ppl.pyro.discrete import Discrete
+from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, private_store
+from deepgen_ppl.pyro.pointwise import over
+from deepgen_ppl.pyro.structure import Program
+from deepgen_ppl.pyro.terms import unmasked
+from deepgen_ppl.tabulation import Term, tabulate, unobserved_name
+
+_MOST_NUMBERS = 1 << 24
+
+
+class Tables:
+    """The terms of a program at its discrete latents, and how they are tabulated.
+
+    Args:
+        program: a model whose discrete latents have finite supports.
+        coordinates: its discrete latents.
+        params: constrained parameters.
+        data: the full data, tensors.
+        held: values of its continuous latents.
+
+    Attributes:
+        terms: what each site contributes.
+        tabulation: how the tables are found.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        coordinates: Coordinates,
+        params: Mapping[str, Tensor],
+        data: Sequence[Any],
+        held: Mapping[str, Tensor],
+    ) -> None:
+        self.program, self.coordinates = program, coordinates
+        self.args = (dict(params), tuple(data), dict(held))
+        self.view = Discrete(program, coordinates, params, data)
+        self.terms = self._read()
+        plates = {name: program.sites[name].plates for name in coordinates.places}
+        self.tabulation = tabulate(coordinates, plates, self.terms, self.evaluate, certain=False)
+
+    def evaluate(self, x: Int[np.ndarray, "P D"]) -> Float[np.ndarray, "P T"]:
+        """Return the terms at some coordinates, on the host."""
+        num_terms = max(sum(term.size for term in self.terms), 1)
+        width = max(_MOST_NUMBERS // num_terms, 1)
+        found = []
+        with torch.no_grad(), forked_rng(0), preserved(self.program.modules):
+            for first in range(0, len(x), width):
+                rows = torch.as_tensor(x[first : first + width])
+                found.append(over(self.at, rows).double().cpu().numpy())
+        return np.concatenate(found)
+
+    def at(self, x: Int[Tensor, " D"]) -> Float[Tensor, " T"]:
+        """Return the terms at the coordinates; parameters may carry gradients."""
+        params, data, held = self.args
+        latents = {**self.view.values(x), **held}
+        found = element_log_probs(self.program, params, latents, data)
+        return torch.cat([found[term.name].reshape(-1) for term in self.terms])
+
+    def _read(self) -> list[Term]:
+        params, data, held = self.args
+        start = torch.zeros(self.coordinates.size, dtype=torch.long)
+        values = self.view.values(start)
+        tracked = {n: ProvenanceTensor(v, frozenset({n})) for n, v in values.items()}
+        with torch.no_grad(), forked_rng(0), preserved(self.program.modules):
+            found = element_log_probs(self.program, params, {**tracked, **held}, data)
+        terms, first = [], 0
+        for name, log_prob in found.items():
+            seen = get_provenance(log_prob)
+            depends = tuple(site for site in values if site in seen)
+            plates = self.program.sites[name].plates
+            term = Term(name, first, tuple(log_prob.shape), plates, depends)
+            terms.append(term)
+            first += term.size
+        return terms
+
+
+def element_log_probs(
+    program: Program,
+    params: Mapping[str, Tensor],
+    latents: Mapping[str, Tensor],
+    data: Sequence[Any],
+) -> dict[str, Tensor]:
+    """Return the log density of each sample site, element by element where elements are apart.
+
+    Independent dimensions are not summed. The missing elements that `obs_mask` makes a latent site
+    of keep their density, and those that are observed take the observed value.
+
+    Args:
+        program: a model.
+        params: constrained parameters.
+        latents: value of each latent site.
+        data: the full data, tensors.
+    """
+    with (
+        private_store(),
+        handlers.validation(False),
+        installed(program.params.values(), params) as answers,
+    ):
+        seen = program_.call(program, data, answers, handlers.replay(latents)).sites
+    found = {}
+    for name, msg in seen.items():
+        if msg["infer"].get("_deterministic"):
+            continue
+        whole, fn = unobserved_name(name, program.sites), msg["fn"]
+        log_prob = _elements(fn if whole is None else unmasked(fn), msg)
+        batch = len(fn.batch_shape)
+        if whole is not None:
+            log_prob = _pinned(log_prob, msg, seen[f"{whole}_observed"])
+        elif isinstance(msg["mask"], Tensor):
+            mask = _widened(msg["mask"], log_prob.dim() - batch)
+            log_prob = torch.where(mask, log_prob, log_prob.new_zeros(()))
+        elif msg["mask"] is False:
+            log_prob = torch.zeros_like(log_prob)
+        if isinstance(msg["scale"], Tensor) or msg["scale"] != 1.0:
+            scale = torch.as_tensor(msg["scale"])
+            log_prob = log_prob * _widened(scale, log_prob.dim() - batch if scale.dim() else 0)
+        found[name] = log_prob
+    return found
+
+
+def _elements(fn: Any, msg: Mapping[str, Any]) -> Tensor:
+    value = msg["value"]
+    if msg["args"] or msg["kwargs"]:
+        return fn.log_prob(value, *msg["args"], **msg["kwargs"])
+    if isinstance(fn, dist.Independent):
+        return _elements(fn.base_dist, msg)
+    if isinstance(fn, dist.MaskedDistribution):
+        if fn._mask is False:
+            return fn.log_prob(value)
+        inner = _elements(fn.base_dist, msg)
+        mask = torch.as_tensor(fn._mask).expand(fn.batch_shape)
+        mask = _widened(mask, inner.dim() - mask.dim())
+        return torch.where(mask, inner, inner.new_zeros(()))
+    return fn.log_prob(value)
+
+
+def _pinned(log_prob: Tensor, missing: Mapping[str, Any], observed: Mapping[str, Any]) -> Tensor:
+    """Let the elements that are observed take the observed value alone."""
+    same = missing["value"] == observed["value"]
+    for _ in range(same.dim() - log_prob.dim()):
+        same = same.all(-1)
+    zero = log_prob.new_zeros(())
+    return torch.where(observed["mask"], torch.where(same, zero, zero - torch.inf), log_prob)
+
+
+def _widened(value: Tensor, count: int) -> Tensor:
+    return value.reshape(*value.shape, *(1,) * count)
