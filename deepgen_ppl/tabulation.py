@@ -200,6 +200,9 @@ class _Scopes:
     ) -> None:
         self.coordinates, self.plates, self.terms = coordinates, plates, terms
         self.ways = {(t.name, site): 0 for t in terms for site in t.depends}
+        self.cardinality = coordinates.cardinality
+        places = coordinates.places.items()
+        self._most = {n: int(p.cardinality.max(initial=1)) for n, p in places}
 
     def axes(self, term: Term, site: str) -> list[tuple[int | None, tuple[int, ...] | None]]:
         """Return for each axis of a site the axis of the term that it goes along with, if any.
@@ -262,8 +265,7 @@ class _Scopes:
         """Return how many values each colour of a term takes."""
         found: list[int] = []
         for site in term.depends:
-            most = int(self.coordinates.places[site].cardinality.max(initial=1))
-            found += [most] * self.num_colours(term, site)
+            found += [self._most[site]] * self.num_colours(term, site)
         return tuple(found)
 
     def num_runs(self, term: Term) -> int:
@@ -286,7 +288,7 @@ class _Scopes:
             coordinates, colours = self.touched(term, site)
             known = coordinates >= 0
             values = digits[first + colours[known]].T
-            limit = self.coordinates.cardinality[coordinates[known]] - 1
+            limit = self.cardinality[coordinates[known]] - 1
             x[: digits.shape[1], coordinates[known]] = np.minimum(values, limit)
             first += self.num_colours(term, site)
 
@@ -303,7 +305,7 @@ class _Scopes:
             colours.append(colour + first)
             first += self.num_colours(term, site)
         coordinates, colour = np.concatenate(found, 1), np.concatenate(colours, 1)
-        sizes = np.where(coordinates < 0, 0, self.coordinates.cardinality[coordinates])
+        sizes = np.where(coordinates < 0, 0, self.cardinality[coordinates])
         for kind in np.unique(sizes, axis=0):
             rows = np.flatnonzero((sizes == kind).all(1))
             kept = np.flatnonzero(kind)
@@ -317,11 +319,10 @@ class _Scopes:
 
     def check(self, evaluate: Evaluate, rng: np.random.Generator) -> None:
         """Take in more of the sites until random changes of all else leave terms as they are."""
-        coordinates = self.coordinates
-        cards = coordinates.cardinality
-        start = rng.integers(0, cards, (_TESTS, coordinates.size))
+        cards = self.cardinality
+        start = rng.integers(0, cards, (_TESTS, len(cards)))
         share = rng.choice([0.5, 0.2, 0.05], (_TESTS, 1))
-        moved = rng.random((_TESTS, coordinates.size)) < share
+        moved = rng.random((_TESTS, len(cards))) < share
         other = np.where(moved, rng.integers(0, cards, start.shape), start)
         seen = [np.concatenate([evaluate(rows) for rows in _chunks(x, self._num_terms)])
                 for x in (start, other)]  # fmt: skip
@@ -353,8 +354,8 @@ class _Scopes:
         else:
             raise ValueError(
                 f"the density of site '{term.name}' changes with discrete latents that it was not "
-                f"seen to use; those seen are {quote(term.depends) or 'none'}. Is the program's "
-                "density random, or does it depend on Python state?"
+                f"seen to use; those seen are {quote(term.depends) or 'none'}. Python control flow "
+                "on values cannot be read: index by them, or use torch.where or jax.numpy.where."
             )
         for site in term.depends:
             wide = self.ways[term.name, site]
