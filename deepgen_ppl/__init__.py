@@ -11,9 +11,11 @@ from deepgen_ppl.bounds import Bound, EvidenceBounds
 from deepgen_ppl.calibration import Calibration
 from deepgen_ppl.diagnosis import Check, Diagnosis
 from deepgen_ppl.evidence import Evidence
+from deepgen_ppl.exact_posterior import ExactPosterior
+from deepgen_ppl.factor_graph import Factor, FactorGraph
 from deepgen_ppl.posterior import Posterior
 
 __all__ = [
     "BayesNet", "Bound", "Calibration", "Check", "Diagnosis", "Evidence", "EvidenceBounds",
-    "Posterior", "__version__",
+    "ExactPosterior", "Factor", "FactorGraph", "Posterior", "__version__",
 ]  # fmt: skip

@@ -223,7 +223,7 @@ def _paths(cards: Sequence[int], scopes: Collection[Scope], seconds: float) -> l
     """Return the orders in which variables vanish along opt_einsum's random greedy paths."""
     from opt_einsum.path_random import RandomGreedy
 
-    inputs = [frozenset(scope) for scope in scopes]
+    inputs: list = [frozenset(scope) for scope in scopes]
     sizes: dict = dict(enumerate(cards))
     search = RandomGreedy(max_repeats=32, max_time=seconds)
     path = search(inputs, frozenset(), sizes)

@@ -15,7 +15,7 @@ from deepgen_ppl.factor_graph import Numbered, cost_of_groups
 from deepgen_ppl.findings import Findings
 
 if TYPE_CHECKING:
-    from deepgen_ppl.exact_posterior import Subject
+    from deepgen_ppl.exact_sums import Subject, Sums
 
 _BYTES = 12
 """Bytes for each entry: messages, what their gradient needs, and the gradient, of 4 bytes each."""
@@ -81,21 +81,19 @@ def check_single(batched: bool, what: str) -> None:
         )
 
 
-def check_alike(
-    one: Sequence[Group], other: Sequence[Group], findings: Findings, others: Findings
-) -> None:
+def check_alike(one: Sums, other: Sums) -> None:
     """Refuse to compare answers of different structures.
 
     Raises:
         ValueError: saying so.
     """
-    same = len(one) == len(other) and all(
+    same = len(one.groups) == len(other.groups) and all(
         a.plan.key == b.plan.key and np.array_equal(a.variables, b.variables)
-        for a, b in zip(one, other, strict=False)
+        for a, b in zip(one.groups, other.groups, strict=False)
     )
-    fixed = findings.fixed
-    same = same and np.array_equal(fixed, others.fixed)
-    if not same or not np.array_equal(findings.states[:, fixed], others.states[:, fixed]):
+    same = same and np.array_equal(one.fixed, other.fixed)
+    states = one.findings.states[:, one.fixed]
+    if not same or not np.array_equal(states, other.findings.states[:, one.fixed]):
         raise ValueError(
             "kl compares answers on the same sites: factor graphs of one structure, with evidence "
             "on the same sites of the same states."
@@ -144,28 +142,28 @@ def _element(subject: Subject, name: str) -> np.ndarray:
     return grid[index]
 
 
-def with_block(
-    graph: Numbered, scopes: np.ndarray, tables: np.ndarray, numbers: np.ndarray
-) -> Numbered:
-    """Return a factor graph with one more block of tables, the last of its shape."""
-    shapes = [table.shape[:-2] for table in graph.tables or ()]
-    if tables.shape[:-2] not in shapes:
-        return Numbered(
-            graph.cards,
-            (*graph.scopes, scopes),
-            (*(graph.tables or ()), tables),
-            (*graph.numbers, numbers),
-        )
-    at = shapes.index(tables.shape[:-2])
-    old = (graph.tables or ())[at]
-    wide = np.broadcast_to(tables, (*tables.shape[:-1], old.shape[-1]))
-    rest = [i for i in range(len(shapes)) if i != at]
-    return Numbered(
-        graph.cards,
-        (*(graph.scopes[i] for i in rest), np.concatenate([graph.scopes[at], scopes])),
-        (*((graph.tables or ())[i] for i in rest), np.concatenate([old, wide], axis=-2)),
-        (*(graph.numbers[i] for i in rest), np.concatenate([graph.numbers[at], numbers])),
+def with_block(graph: Numbered, scopes: np.ndarray, tables: np.ndarray) -> Numbered:
+    """Return a factor graph with more tables, numbered behind all others.
+
+    Args:
+        graph: The graph, its tables with a last axis of rows.
+        scopes: Variables of the new tables, `(n, s)`.
+        tables: The new tables, `(*cards, n, 1)`.
+    """
+    first = sum(map(len, graph.numbers))
+    fresh = [(scopes, tables, np.arange(first, first + len(scopes)))]
+    kept = []
+    for old in zip(graph.scopes, graph.tables or (), graph.numbers, strict=True):
+        (fresh if old[1].shape[:-2] == tables.shape[:-2] else kept).append(old)
+    width = max(part.shape[-1] for _, part, _ in fresh)
+    wide = [np.broadcast_to(part, (*part.shape[:-1], width)) for _, part, _ in fresh]
+    merged = (
+        np.concatenate([part for part, _, _ in fresh]),
+        np.concatenate(wide, axis=-2),
+        np.concatenate([part for _, _, part in fresh]),
     )
+    columns = zip(*kept, merged, strict=True)
+    return Numbered(graph.cards, *map(tuple, columns))
 
 
 def separated(

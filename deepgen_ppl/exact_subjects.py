@@ -10,7 +10,7 @@ import numpy as np
 from deepgen_ppl.bayes_net import BayesNet
 from deepgen_ppl.checks import quote
 from deepgen_ppl.discrete import Coordinates
-from deepgen_ppl.exact_posterior import Subject
+from deepgen_ppl.exact_sums import Subject
 from deepgen_ppl.factor_graph import FactorGraph
 from deepgen_ppl.tabulation import Tabulation, Term
 

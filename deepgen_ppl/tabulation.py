@@ -168,7 +168,7 @@ def tabulate(
     single = all(not place.shape for place in coordinates.places.values())
     if not (single and certain):
         scopes.check(evaluate, np.random.default_rng(seed))
-    bundles: list[list[np.ndarray]] = []
+    bundles: list[np.ndarray] = []
     pieces: list[Piece] = []
     for members in _packed(terms, scopes):
         rows = max(scopes.num_runs(term) for term in members)

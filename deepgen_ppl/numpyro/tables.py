@@ -134,12 +134,12 @@ def element_log_probs(
 
 def _elements(fn: Any, value: Array, intermediates: Any) -> Array:
     if intermediates:
-        return fn.log_prob(value, intermediates)
+        return jnp.asarray(fn.log_prob(value, intermediates))
     if isinstance(fn, dist.Independent):
         return _elements(fn.base_dist, value, None)
     if isinstance(fn, dist.MaskedDistribution):
         if fn._mask is False:
-            return fn.log_prob(value)
+            return jnp.asarray(fn.log_prob(value))
         inner = _elements(fn.base_dist, value, None)
         mask = jnp.broadcast_to(jnp.asarray(fn._mask), fn.batch_shape)
         mask = mask.reshape(*mask.shape, *(1,) * (inner.ndim - mask.ndim))

@@ -16,6 +16,9 @@ from deepgen_ppl import (
     Diagnosis,
     Evidence,
     EvidenceBounds,
+    ExactPosterior,
+    Factor,
+    FactorGraph,
     Posterior,
 )
 from deepgen_ppl.loop import NonFiniteError, Progress
@@ -25,6 +28,7 @@ from deepgen_ppl.pyro.infer.ais import ais
 from deepgen_ppl.pyro.infer.bounds import evidence_bounds
 from deepgen_ppl.pyro.infer.bridge import bridge
 from deepgen_ppl.pyro.infer.em import em
+from deepgen_ppl.pyro.infer.exact import exact
 from deepgen_ppl.pyro.infer.fit import Fit, load_fit
 from deepgen_ppl.pyro.infer.importance import importance
 from deepgen_ppl.pyro.infer.mcmc import mcmc
@@ -58,6 +62,9 @@ __all__ = [
     "Diagnosis",
     "Evidence",
     "EvidenceBounds",
+    "ExactPosterior",
+    "Factor",
+    "FactorGraph",
     "Fit",
     "Gibbs",
     "GibbsWithGradients",
@@ -73,6 +80,7 @@ __all__ = [
     "bridge",
     "em",
     "evidence_bounds",
+    "exact",
     "hmm",
     "importance",
     "load_fit",

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from deepgen_ppl import exact_subjects
 from deepgen_ppl.bayes_net import BayesNet
-from deepgen_ppl.exact_posterior import ExactPosterior, Subject
+from deepgen_ppl.exact_posterior import ExactPosterior
+from deepgen_ppl.exact_sums import Subject
 from deepgen_ppl.factor_graph import FactorGraph
 from deepgen_ppl.findings import read_findings
 from deepgen_ppl.numpyro import engine

@@ -117,9 +117,7 @@ def draw_guide(
     seed: int = 0,
 ) -> Posterior:
     """Draw from a fitted guide: equally weighted draws with "lp" and "log_q"."""
-    pair, values, tensors = prepare(
-        model, guide, data, params, model_kwargs, seed, enumerated=True
-    )
+    pair, values, tensors = prepare(model, guide, data, params, model_kwargs, seed, enumerated=True)
     sampler = _Sampler(pair, values, tensors, num_samples, True, False)
     _, draws, stats = sampler.whole(seed, None)
     return _posterior(pair, values, tensors, draws, "svi", stats=stats)
