@@ -1,5 +1,6 @@
 """The tables of a network from rows: counts, Dirichlet posteriors in closed form, EM's steps."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -216,6 +217,46 @@ def maximise(
         if len(objective) > 1 and objective[-1] - objective[-2] < tolerance * num_rows:
             return net, objective, True
     return net, objective, False
+
+
+def em(
+    net: BayesNet, rows: Any, mask: Any, exact: Callable[..., Any], *, pseudocount: float,
+    jitter: float, num_steps: int, tolerance: float, seed: int,
+) -> NetFit:  # fmt: skip
+    """Expectation maximisation with a wing's `exact`; see its `learn_bayes_net`.
+
+    Whole rows are counted once; of the others each different one is summed out once a step, with
+    its number as weight.
+    """
+    if not pseudocount >= 0 or not 0 <= jitter <= 1 or num_steps < 1:
+        raise ValueError(
+            f"pseudocount is {pseudocount}, jitter {jitter}, num_steps {num_steps}; the first is 0 "
+            "or more, the second between 0 and 1, the third at least 1."
+        )
+    began = time.perf_counter()
+    numbers, observed = net.as_rows(rows, mask)
+    whole = observed.all(axis=1)
+    certain = family_counts(net, numbers[whole])
+    partial, seen, times = distinct_rows(numbers[~whole], observed[~whole])
+    given = {v: np.ma.MaskedArray(partial[:, i], ~seen[:, i]) for i, v in enumerate(net.variables)}
+
+    def expect(current: BayesNet) -> tuple[Counts, float]:
+        total = float(current.log_prob(numbers[whole]).sum())
+        if not len(times):
+            return certain, total
+        answer = exact(current, given=given, query=())
+        if np.isneginf(answer.log_evidence).any() or total == -np.inf:
+            return certain, -np.inf
+        expected = answer.expected_counts(weights=times)
+        total += float(times @ answer.log_evidence)
+        return {v: certain[v] + n for v, n in zip(net.variables, expected, strict=True)}, total
+
+    start = jittered(net, seed, jitter) if jitter else net
+    learned, objective, converged = maximise(
+        start, expect, num_steps=num_steps, tolerance=tolerance, pseudocount=pseudocount,
+        num_rows=len(numbers),
+    )  # fmt: skip
+    return NetFit(learned, np.array(objective), converged, time.perf_counter() - began)
 
 
 def jittered(net: BayesNet, seed: int, strength: float) -> BayesNet:

@@ -31,6 +31,7 @@ from deepgen_ppl.numpyro.infer.em import em
 from deepgen_ppl.numpyro.infer.exact import exact
 from deepgen_ppl.numpyro.infer.fit import Fit, load_fit
 from deepgen_ppl.numpyro.infer.importance import importance
+from deepgen_ppl.numpyro.infer.learning import learn_bayes_net
 from deepgen_ppl.numpyro.infer.mcmc import mcmc
 from deepgen_ppl.numpyro.infer.predict import predict
 from deepgen_ppl.numpyro.infer.sbc import sbc
@@ -83,6 +84,7 @@ __all__ = [
     "exact",
     "hmm",
     "importance",
+    "learn_bayes_net",
     "load_fit",
     "markov_chain",
     "mcmc",
