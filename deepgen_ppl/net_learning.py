@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import digamma, gammaln
 
 from deepgen_ppl import net_rows
 from deepgen_ppl.bayes_net import BayesNet
@@ -111,6 +110,8 @@ class DirichletPosterior(NamedTuple):
     @property
     def mean_log(self) -> Counts:
         """Mean of the logarithm of every probability, in the shape of the tables."""
+        from scipy.special import digamma  # whose import adds a filter of warnings
+
         return {
             v: digamma(c) - digamma(c.sum(-1, keepdims=True))
             for v, c in self.concentrations.items()
@@ -147,6 +148,8 @@ def dirichlet_posterior(
         >>> posterior.mean.tables["coin"].tolist(), round(posterior.log_evidence, 4)
         ([0.6, 0.4], -2.4849)
     """
+    from scipy.special import gammaln
+
     if not concentration > 0:
         raise ValueError(f"concentration is {concentration}; a Dirichlet's is positive.")
     counts = family_counts(net, rows, weights=weights)
