@@ -283,6 +283,51 @@ def check_enumerable(sites: Iterable[str]) -> None:
         )
 
 
+def check_summed(latents: Mapping[str, bool], drawn: Iterable[str]) -> None:
+    """Refuse what an exact marginal cannot sum out.
+
+    Args:
+        latents: whether each latent site of the model is discrete.
+        drawn: sites of the guide.
+
+    Raises:
+        ValueError: the guide draws discrete ones, or lacks others, or there is none, naming them.
+    """
+    drawn = set(drawn)
+    both = [name for name, discrete in latents.items() if discrete and name in drawn]
+    left = [name for name, discrete in latents.items() if not discrete and name not in drawn]
+    if both:
+        raise ValueError(
+            f"ExactMarginal sums the discrete latents out, and the guide draws {quote(both)}. "
+            "Leave them out of the guide (block them from an autoguide)."
+        )
+    if left:
+        raise ValueError(
+            f"ExactMarginal sums over discrete latents, and {quote(left)} "
+            f"{'is' if len(left) == 1 else 'are'} continuous: pass a guide that draws them."
+        )
+    if not any(latents.values()):
+        raise ValueError("ExactMarginal needs a discrete latent to sum out. Use dg.ELBO().")
+
+
+def check_apart(site: str | None, batch_size: int) -> None:
+    """Refuse minibatches of a model whose discrete latents join rows.
+
+    Args:
+        site: a site whose terms do, None where none does.
+        batch_size: rows per minibatch.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if site is not None:
+        raise ValueError(
+            f"batch_size={batch_size}: site '{site}' joins discrete latents of several rows, or of "
+            "rows and what is outside the data plate, so the log evidence is no sum over rows. "
+            "Drop batch_size."
+        )
+
+
 def check_local(sites: Sequence[str], batch_size: int) -> None:
     """Refuse minibatches under a guide that draws per-row latents for all rows at once.
 

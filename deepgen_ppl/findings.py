@@ -155,10 +155,10 @@ def numbers_of(
     if event and mask is not None:
         mask = mask.reshape(*mask.shape[: mask.ndim - event], -1).any(-1)
     shape = array.shape[: array.ndim - event]
+    if shape[len(shape) - len(place.shape) :] != place.shape:
+        raise ValueError(_shape_message(name, array.shape, place.shape + support.shape[2:]))
     elements = int(np.prod(place.shape))
     flat = array.reshape(-1, elements if elements and array.size else 1, 1, *support.shape[2:])
-    if len(support) > 1 and flat.shape[1] != len(support):
-        raise ValueError(_shape_message(name, array.shape, place.shape))
     same = (flat == support[None]).reshape(*flat.shape[:2], support.shape[1], -1).all(-1)
     known = same.any(-1).reshape(shape)
     wrong = ~known if mask is None else ~known & ~mask

@@ -51,16 +51,7 @@ class Discrete:
         Args:
             x: The coordinates of one chain.
         """
-        found = {}
-        for name, place in self.coordinates.places.items():
-            part, support = x[place.start : place.start + place.size], place.support
-            if place.is_counting:
-                value = part.astype(jax.dtypes.canonicalize_dtype(support.dtype))
-            else:
-                row = jnp.arange(place.size) if len(support) > 1 else 0
-                value = jnp.asarray(support)[row, part]
-            found[name] = value.reshape(*place.shape, *support.shape[2:])
-        return found
+        return values_of(self.coordinates, x)
 
     def hold(self, z: dict[str, Array]) -> dict[str, Array]:
         """Return what `terms` needs of a continuous point: the sites' values, computed once.
@@ -129,6 +120,25 @@ class Discrete:
     def _given(self, values: Mapping[str, Array]) -> Any:
         run = partial(execute, self.program.fn, self.inputs, self.program.role)
         return substitute(run, data={**self.params, **values})
+
+
+def values_of(coordinates: Coordinates, x: Int[Array, " D"]) -> dict[str, Array]:
+    """Return the value of each discrete site.
+
+    Args:
+        coordinates: Where the sites stand.
+        x: Coordinates, one number for each.
+    """
+    found = {}
+    for name, place in coordinates.places.items():
+        part, support = x[place.start : place.start + place.size], place.support
+        if place.is_counting:
+            value = part.astype(jax.dtypes.canonicalize_dtype(support.dtype))
+        else:
+            row = jnp.arange(place.size) if len(support) > 1 else 0
+            value = jnp.asarray(support)[row, part]
+        found[name] = value.reshape(*place.shape, *support.shape[2:])
+    return found
 
 
 def read_coordinates(

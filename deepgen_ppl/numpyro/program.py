@@ -254,8 +254,9 @@ def log_weights(
     latents |= {name: sites[name]["value"] for name in absent if name not in pair.enumerated}
     log_p = sum_terms({n: m for n, m in sites.items() if n not in absent}, pair.model, size)
     if pair.enumerated:
+        run_ = partial(run, pair.model, inputs, key=model_key, rows=rows)
         fn = prepared(pair.model, inputs, values, model_key, rows=rows)
-        log_p = _summed_out(fn, pair.model, pair.enumerated, log_p, size)
+        log_p = _summed_out(fn, pair.model, pair.enumerated, log_p, size, values, run_)
     deterministic = {n: m["value"] for n, m in seen.items() if m["type"] == "deterministic"}
     scale = inputs.num_rows / size if rows is not None else 1.0
     return Weights(
@@ -298,7 +299,8 @@ def log_density(
     if not enumerated:
         return found
     fn = prepared(program, inputs, values, key, rows=rows)
-    return _summed_out(fn, program, enumerated, found, size)
+    run_ = partial(run, program, inputs, key=key, rows=rows)
+    return _summed_out(fn, program, enumerated, found, size, values, run_)
 
 
 def log_probs(
@@ -368,12 +370,23 @@ def potential(program: Program, params: Mapping[str, Any], data: Any) -> Potenti
 
 
 def _summed_out(
-    fn: Callable[[], Any], program: Program, names: Collection[str], others: Terms, size: int
+    fn: Callable[[], Any],
+    program: Program,
+    names: Collection[str],
+    others: Terms,
+    size: int,
+    values: Mapping[str, Any],
+    again: Callable[..., dict[str, Any]],
 ) -> Terms:
     """Return the terms of a run with discrete sites summed out.
 
     They stand by row where the sites are the rows' own, and all together otherwise.
     """
+    from deepgen_ppl.numpyro import marginal
+
+    if (sources := marginal.prepared(program, size)) is not None:
+        found = marginal.summed_out(sources, lambda x: again({**values, **x}))
+        return found if found.rows.size else Terms(jnp.zeros(size), found.shared)
     own = all(row_axis(program, program.sites[name]) is not None for name in names)
     if own and not program.outside:
         return Terms(enumerated_rows(fn, program, names, size), others.shared)

@@ -130,6 +130,7 @@ def read_pair(
     prior: bool = False,
     enumerated: bool = False,
     partial: bool = False,
+    alone: bool = False,
 ) -> Pair:
     """Read a model and its guide and check that their sites match.
 
@@ -144,6 +145,7 @@ def read_pair(
         prior: with `guide=None`, allow latents: they are drawn from the prior.
         enumerated: allow discrete latents that the guide lacks: they are summed out.
         partial: allow latents that the guide lacks: they are drawn from the model.
+        alone: sum discrete latents out without a guide too.
 
     Returns:
         Both programs and whether all their sites are local to the data plates.
@@ -158,9 +160,11 @@ def read_pair(
     reading = read(model, data, **options)
     latents = {name: reading.sites[name].shape for name in reading.latents}
     if guide is None:
+        summed = tuple(n for n in latents if alone and reading.sites[n].is_discrete)
         if not prior:
-            checks.check_pair(latents, reading.observed, None)
-        return Pair(reading, None, reading.local)
+            left = {name: shape for name, shape in latents.items() if name not in summed}
+            checks.check_pair(left, reading.observed, None)
+        return Pair(reading, None, reading.local, summed)
     proposal = read(guide, data, role="guide", data_plates=reading.data_plates, **options)
     drawn = {name: s.shape for name, s in proposal.latents.items() if not s.auxiliary}
     absent = [n for n in latents if partial or (enumerated and reading.sites[n].is_discrete)]

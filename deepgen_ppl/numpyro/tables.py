@@ -18,7 +18,7 @@ from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.compilation import compiled
 from deepgen_ppl.numpyro.data import Inputs
-from deepgen_ppl.numpyro.discrete import Discrete
+from deepgen_ppl.numpyro.discrete import values_of
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.terms import unmasked
 from deepgen_ppl.tabulation import Term, tabulate, unobserved_name
@@ -77,17 +77,17 @@ class Tables:
     def at(self, args: Any, x: Int[Array, " D"]) -> Float[Array, " T"]:
         """Return the terms at the coordinates; parameters and inputs may be traced."""
         params, inputs, held = args
-        values = Discrete(self.program, self.coordinates, params, inputs).values(x)
-        found = element_log_probs(self.program, params, {**values, **held}, inputs)
+        values = {**params, **held, **values_of(self.coordinates, x)}
+        found = element_log_probs(program_.run(self.program, inputs, values, random.key(0)))
         return jnp.concatenate([jnp.ravel(found[term.name]) for term in self.terms])
 
     def _read(self) -> list[Term]:
         params, inputs, held = self.args
-        view = Discrete(self.program, self.coordinates, params, inputs)
-        values = view.values(jnp.zeros(self.coordinates.size, jnp.int32))
+        values = values_of(self.coordinates, jnp.zeros(self.coordinates.size, jnp.int32))
 
         def densities(**values: Array) -> dict[str, Array]:
-            return element_log_probs(self.program, params, {**values, **held}, inputs)
+            given = {**params, **held, **values}
+            return element_log_probs(program_.run(self.program, inputs, given, random.key(0)))
 
         shapes = jax.eval_shape(densities, **values)
         seen = eval_provenance(densities, **values)
@@ -100,21 +100,15 @@ class Tables:
         return terms
 
 
-def element_log_probs(
-    program: Program, params: Mapping[str, Any], latents: Mapping[str, Array], inputs: Inputs
-) -> dict[str, Array]:
+def element_log_probs(seen: Mapping[str, Any]) -> dict[str, Array]:
     """Return the log density of each sample site, element by element where elements are apart.
 
     Independent dimensions are not summed. The missing elements that `obs_mask` makes a latent site
     of keep their density, and those that are observed take the observed value.
 
     Args:
-        program: a model.
-        params: constrained parameters and mutable state.
-        latents: value of each latent site.
-        inputs: inputs at all rows.
+        seen: the trace of a run.
     """
-    seen = program_.run(program, inputs, {**params, **latents}, random.key(0))
     found = {}
     for name, msg in seen.items():
         if msg["type"] != "sample":

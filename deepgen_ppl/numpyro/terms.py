@@ -15,7 +15,8 @@ from deepgen_ppl import checks
 from deepgen_ppl.numpyro.handlers import on_support, rows_alone
 from deepgen_ppl.numpyro.structure import Program, site_log_prob
 
-_MOST_ENUMERATED = 25
+MOST_ENUMERATED = 25
+"""Dimensions that NumPyro's enumeration has."""
 
 
 class Terms(NamedTuple):
@@ -138,7 +139,7 @@ def room_for(names: Collection[str]) -> Iterator[None]:
         if "free dim" not in str(error):
             raise
         raise ValueError(
-            f"the discrete latents {checks.quote(names)} need more than {_MOST_ENUMERATED} "
+            f"the discrete latents {checks.quote(names)} need more than {MOST_ENUMERATED} "
             "dimensions at once to be summed out, NumPyro's limit. Put them into a plate, or write "
             "the chain with numpyro's scan or markov; or draw them, by mcmc(kernel='gibbs')."
         ) from error

@@ -85,9 +85,29 @@ class Potential:
         fn: Callable = seed(self._plain(inputs, params), random.key(0))
         if not self.discrete:
             return jnp.asarray(util.potential_energy(fn, (), {}, z))
+        from deepgen_ppl.numpyro import marginal
+
+        if (sources := marginal.prepared(self.program, inputs.num_rows)) is not None:
+            found = marginal.summed_out(sources, partial(self._seen, z, inputs, params))
+            return -(found.shared + jnp.sum(found.rows))
         with room_for(self.discrete):
             fn = enumerated(fn, self.program, self.discrete)
             return jnp.asarray(util.potential_energy(fn, (), {}, z, enum=True))
+
+    def _seen(
+        self,
+        z: dict[str, Array],
+        inputs: Inputs,
+        params: Mapping[str, Any],
+        discrete: Mapping[str, Array],
+    ) -> dict[str, Any]:
+        """Return the trace at an unconstrained point, Jacobians among its sites."""
+        from deepgen_ppl.numpyro.joint import place
+
+        run = partial(execute, self.program.fn, inputs, self.program.role)
+        placed = substitute(run, substitute_fn=partial(place, z))
+        given = substitute(placed, data={**params, **discrete})
+        return trace(seed(given, random.key(0))).get_trace()
 
 
 def row_axis(program: Program, site: Site) -> int | None:

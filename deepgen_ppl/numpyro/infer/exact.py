@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from deepgen_ppl import exact_subjects
@@ -106,6 +107,7 @@ def _of_program(
     values = learned(params)
     pair: Pair = read_pair(model, None, data, model_kwargs=model_kwargs, params=values, prior=True)
     check_learned(pair, values)
+    values = jax.tree.map(jnp.asarray, values)
     program, inputs = pair.model, pair.inputs(data)
     continuous = {n: s.shape for n, s in program.latents.items() if not s.is_discrete}
     held = exact_subjects.held(continuous, given)

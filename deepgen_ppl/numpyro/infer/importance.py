@@ -14,6 +14,7 @@ from jaxtyping import Array
 from deepgen_ppl import checks
 from deepgen_ppl.evidence import evidence, resample
 from deepgen_ppl.loop import explained
+from deepgen_ppl.numpyro import marginal
 from deepgen_ppl.numpyro.compilation import build_of, compiled
 from deepgen_ppl.numpyro.probes import check_rows_independent, points
 from deepgen_ppl.numpyro.program import (
@@ -103,6 +104,8 @@ def importance(
     )  # fmt: skip
     check_learned(pair, values)
     inputs, key = pair.inputs(data), as_key(seed)
+    if pair.enumerated:
+        marginal.prepare(pair.model, values, inputs, needed=False)
     checks.check_points(points(pair, values, inputs, key))
     by_row = pair.local and check_rows_independent(pair, values, inputs, random.fold_in(key, 1))
     sampler = _Sampler(pair, values, inputs, num_particles, keep_draws, by_row)

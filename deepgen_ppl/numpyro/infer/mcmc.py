@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from deepgen_ppl import checks
 from deepgen_ppl import discrete as discrete_
+from deepgen_ppl.numpyro import marginal
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.data import Inputs, as_inputs, as_key
 from deepgen_ppl.numpyro.infer import alternating, evaluate, tempered, vectorized
@@ -157,6 +158,8 @@ def mcmc(
     inputs = program.inputs(data)
     values = {n: v for n, v in learned.items() if n in program.params or n in program.state}
     values = jax.tree.map(jnp.asarray, values)
+    if not discrete:
+        marginal.prepare(program, values, inputs, needed=False)
     space = Space(program, values, neutra)
     if init is not None and not discrete:
         strategy = from_draws(init, program, data, num_chains, seed)

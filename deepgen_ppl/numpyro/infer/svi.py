@@ -21,7 +21,7 @@ from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.numpyro.infer.fit import Fit
 from deepgen_ppl.numpyro.infer.laplace import approximate
 from deepgen_ppl.numpyro.infer.step import batch_key
-from deepgen_ppl.numpyro.objectives import Native, as_objective
+from deepgen_ppl.numpyro.objectives import ExactMarginal, Native, as_objective
 from deepgen_ppl.numpyro.probes import first_nonfinite
 from deepgen_ppl.numpyro.program import (
     Inputs,
@@ -125,12 +125,15 @@ def svi(
         batch_size=batch_size,
         seed=seed,
         enumerated=getattr(objective, "enumerated", False),
+        alone=isinstance(objective, ExactMarginal),
     )
     batch_size = None if batch_size == pair.model.num_rows else batch_size
     objective.check(pair, batch_size)
     inputs = pair.inputs(data)
     key = as_key(seed)
     values = init_params(pair, inputs, seed=random.fold_in(key, 0), params=params)
+    if isinstance(objective, ExactMarginal):
+        objective.prepare(pair, values, inputs, batch_size)
     if not pair.params:
         raise ValueError("there is nothing to fit: neither model nor guide has a parameter.")
 
@@ -141,8 +144,8 @@ def svi(
 
     validate = None
     if validation_data is not None:
-        validate = _validation(model, guide, pair, total, validation_data, batch_size, values,
-                               model_kwargs, key)  # fmt: skip
+        validate = _validation(model, guide, pair, total, objective, validation_data, batch_size,
+                               values, model_kwargs, key)  # fmt: skip
     settings = {
         "kind": "svi",
         "num_rows": pair.model.num_rows,
@@ -209,6 +212,7 @@ def _validation(
     guide: Callable | None,
     pair: Pair,
     total: Callable,
+    objective: Any,
     validation_data: Any,
     batch_size: int | None,
     values: Mapping[str, Any],
@@ -217,9 +221,19 @@ def _validation(
 ) -> train_.Validation:
     """Return the loss per datum of held-out data, block by block where there are minibatches."""
     held_out = validation_data if isinstance(validation_data, tuple | list) else (validation_data,)
-    other = read_pair(model, guide, held_out, model_kwargs=model_kwargs, params=learned(values))
+    other = read_pair(
+        model,
+        guide,
+        held_out,
+        model_kwargs=model_kwargs,
+        params=learned(values),
+        enumerated=getattr(objective, "enumerated", False),
+        alone=isinstance(objective, ExactMarginal),
+    )
     inputs = other.inputs(held_out)
     size = min(batch_size or 0, inputs.num_rows)
+    if isinstance(objective, ExactMarginal):
+        objective.prepare(pair, values, inputs, size if 0 < size < inputs.num_rows else None)
     starts = np.arange(0, inputs.num_rows - size + 1, size) if size else np.zeros(1, int)
     if size and inputs.num_rows % size:  # the last block overlaps the one before
         starts = np.append(starts, inputs.num_rows - size)

@@ -12,6 +12,7 @@ from numpyro.infer import RenyiELBO, TraceEnum_ELBO
 
 from deepgen_ppl.numpyro.handlers import refuse_scans
 from deepgen_ppl.numpyro.objectives.elbo import ELBO, Aux, Params
+from deepgen_ppl.numpyro.objectives.exact_marginal import ExactMarginal
 from deepgen_ppl.numpyro.objectives.renyi import Renyi
 from deepgen_ppl.numpyro.program import Inputs, Pair, scaled_call
 
@@ -85,12 +86,12 @@ def as_objective(loss: Any) -> Any:
     """
     if loss is None:
         return ELBO()
-    if isinstance(loss, ELBO | Renyi | Native):
+    if isinstance(loss, ELBO | ExactMarginal | Renyi | Native):
         return loss
     if isinstance(loss, NumPyroELBO):
         return Native(loss)
     hint = f"{loss.__name__}()" if isinstance(loss, type) else "dg.ELBO()"
     raise TypeError(
-        "loss must be dg.ELBO, dg.IWAE, dg.Renyi or an ELBO object of NumPyro, got "
-        f"{loss!r}. Pass an object, for example {hint}."
+        "loss must be dg.ELBO, dg.IWAE, dg.Renyi, dg.ExactMarginal or an ELBO object of NumPyro, "
+        f"got {loss!r}. Pass an object, for example {hint}."
     )
