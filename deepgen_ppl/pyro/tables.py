@@ -161,4 +161,4 @@ def _pinned(log_prob: Tensor, missing: Mapping[str, Any], observed: Mapping[str,
 
 
 def _widened(value: Tensor, count: int) -> Tensor:
-    return value.reshape(*value.shape, *(1,) * count)
+    return value.reshape((*value.shape, *(1,) * count))

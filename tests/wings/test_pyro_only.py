@@ -452,3 +452,18 @@ def test_particles_run_vectorised() -> None:
                                ("centre", 1.5, 0.75)):  # fmt: skip
         share = (draws[name] < value).mean()
         assert abs(share - below) < 5 * (below * (1 - below) / draws[name].size) ** 0.5
+
+
+def test_exact_sums_over_one_hot_vectors() -> None:
+    """Values with an event: marginals over the vectors, best values are vectors."""
+
+    def model() -> None:
+        kind = pyro.sample("kind", dist.OneHotCategorical(torch.tensor([0.2, 0.5, 0.3])))
+        pyro.sample("seen", dist.Normal(kind[..., 0] - kind[..., 2], 1.0), obs=torch.tensor(0.9))
+
+    joint = np.array([0.2, 0.5, 0.3]) * np.exp(-((0.9 - np.array([1.0, 0.0, -1.0])) ** 2) / 2)
+    answer = dg.exact(model)
+    np.testing.assert_allclose(answer.marginals["kind"], joint / joint.sum(), rtol=1e-5)
+    np.testing.assert_array_equal(answer.map().values["kind"], [0, 1, 0])
+    known = dg.exact(model, given={"kind": [0, 0, 1]})
+    assert known.log_evidence == pytest.approx(np.log(joint[2] / np.sqrt(2 * np.pi)), abs=1e-5)

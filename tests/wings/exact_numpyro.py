@@ -1,0 +1,156 @@
+"""Programs with discrete latents in native NumPyro, and their log density at many states."""
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.contrib.control_flow import scan
+from numpyro.infer.util import log_density
+
+ROWS = jnp.array([0.3, 0.5, 0.2])
+MOVES = jnp.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.3, 0.3, 0.4]])
+MEANS = jnp.array([-1.0, 0.5, 2.0])
+
+
+def mixture(x):
+    """A component for each row."""
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Categorical(ROWS))
+        numpyro.sample("x", dist.Normal(MEANS[z], 1.0), obs=x)
+
+
+def student():
+    """Difficulty, intelligence, grade, SAT and letter, statement by statement."""
+    hard = numpyro.sample("hard", dist.Bernoulli(0.4))
+    clever = numpyro.sample("clever", dist.Bernoulli(0.3))
+    logits = jnp.stack([1.0 + 2.0 * clever - hard, 0.5 * clever, 1.5 * hard], -1)
+    grade = numpyro.sample("grade", dist.Categorical(logits=logits))
+    numpyro.sample("sat", dist.Bernoulli(0.05 + 0.75 * clever))
+    numpyro.sample("letter", dist.Bernoulli(jnp.array([0.9, 0.6, 0.05])[grade]))
+
+
+def hidden_states(y):
+    """A chain of hidden states."""
+
+    def step(z, y):
+        z = numpyro.sample("z", dist.Categorical(MOVES[z]))
+        numpyro.sample("y", dist.Normal(MEANS[z], 1.0), obs=y)
+        return z, None
+
+    scan(step, 0, y)
+
+
+def chain_names(length):
+    """The names of the hidden states, in order."""
+    return ["z"]
+
+
+def tree(size):
+    """Each state depends on the one halfway to the root."""
+    z = []
+    for i in range(size):
+        prob = 0.3 + 0.4 * z[(i - 1) // 2] if i else 0.5
+        z.append(numpyro.sample(f"z{i}", dist.Bernoulli(prob)))
+
+
+def nested(x):
+    """A state for each row, one for each cell of it."""
+    with numpyro.plate("data", x.shape[0], dim=-2):
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+        with numpyro.plate("columns", x.shape[1], dim=-1):
+            w = numpyro.sample("w", dist.Bernoulli(0.2 + 0.6 * z))
+            numpyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+
+def crossed(x):
+    """A state for each column, which all rows share, and one for each cell."""
+    with numpyro.plate("columns", x.shape[1], dim=-1):
+        c = numpyro.sample("c", dist.Bernoulli(0.4))
+        with numpyro.plate("data", x.shape[0], dim=-2):
+            z = numpyro.sample("z", dist.Bernoulli(0.3 + 0.4 * c))
+            numpyro.sample("x", dist.Normal(z + c, 1.0), obs=x)
+
+
+def events(x):
+    """Three independent switches a row, in one site with an event."""
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Bernoulli(jnp.array([0.3, 0.6, 0.5])).to_event(1))
+        numpyro.sample("x", dist.Normal(2.0 * z, 1.0).to_event(1), obs=x)
+
+
+def touching(x):
+    """Rows that touch each other: each sees the sum of all states up to its own."""
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+        numpyro.sample("x", dist.Normal(z.cumsum(-1), 1.0), obs=x)
+
+
+def handled(x):
+    """Half of the rows masked, all scaled, a factor beside them."""
+    even = jnp.arange(len(x)) % 2 == 0
+    with numpyro.plate("data", len(x)), handlers.scale(scale=1.5), handlers.mask(mask=even):
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        numpyro.factor("likes", 0.7 * z)
+
+
+def regression(x):
+    """A continuous mean beside the components."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Bernoulli(jax.nn.sigmoid(mean)))
+        numpyro.sample("x", dist.Normal(mean + z, 1.0), obs=x)
+
+
+def counted():
+    """States that are counts."""
+    count = numpyro.sample("count", dist.Binomial(3, 0.4))
+    numpyro.sample("seen", dist.Normal(count, 1.0), obs=1.7)
+
+
+def missing(x, seen):
+    """Observed where `seen` says so."""
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Categorical(ROWS))
+        numpyro.sample("x", dist.Categorical(MOVES[z]), obs=x, obs_mask=seen)
+
+
+def unlimited():
+    """A latent without end."""
+    numpyro.sample("count", dist.Poisson(2.0))
+
+
+def random_net(parents, weights):
+    """Binary states, each a logistic function of its parents."""
+    z = []
+    for i, own in enumerate(parents):
+        logit = weights[i, i] + sum(weights[i, j] * z[j] for j in own)
+        z.append(numpyro.sample(f"z{i}", dist.Bernoulli(logits=logit)))
+    numpyro.sample("y", dist.Normal(z[0] - z[-1], 1.0), obs=0.4)
+
+
+def learned(x):
+    """Weights and means to be learned."""
+    weights = numpyro.param("weights", jnp.ones(3) / 3, constraint=dist.constraints.simplex)
+    means = numpyro.param("means", jnp.array([-1.0, 0.0, 1.0]))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Categorical(weights))
+        numpyro.sample("x", dist.Normal(means[z], 1.0), obs=x)
+
+
+def tensors(data):
+    """Data as the program indexes them."""
+    return tuple(map(jnp.asarray, data))
+
+
+def log_densities(model, data, values):
+    """Joint log density at many values of all latents, `(S,)`.
+
+    Args:
+        model: A program.
+        data: Its data.
+        values: Values of each site, with a leading axis of S.
+    """
+    one = lambda own: log_density(model, data, {}, own)[0]  # noqa: E731
+    return jax.jit(jax.vmap(one))({name: jnp.asarray(value) for name, value in values.items()})
