@@ -43,7 +43,7 @@ from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
-from deepgen_ppl.pyro.objectives import ELBO, IWAE, Renyi
+from deepgen_ppl.pyro.objectives import ELBO, IWAE, ExactMarginal, Renyi
 from deepgen_ppl.pyro.programs.bayes_net import bayes_net
 from deepgen_ppl.pyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.pyro.programs.mixture import mixture
@@ -63,6 +63,7 @@ __all__ = [
     "Diagnosis",
     "Evidence",
     "EvidenceBounds",
+    "ExactMarginal",
     "ExactPosterior",
     "Factor",
     "FactorGraph",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from deepgen_ppl.discrete import Coordinates, check_discrete, check_supports, values_between
@@ -48,8 +49,7 @@ class Discrete:
                  if site.is_discrete}  # fmt: skip
         sites = {**program.sites, **given}
         self.potential = Potential(replace(program, sites=sites), params, data)
-        places = coordinates.places.items()
-        self._supports = {name: torch.as_tensor(place.support) for name, place in places}
+        self._supports = supports_of(coordinates)
         self.is_moving = bool(self.potential.moving)
 
     def values(self, x: Int[Tensor, " D"]) -> dict[str, Tensor]:
@@ -58,16 +58,7 @@ class Discrete:
         Args:
             x: The coordinates of one chain.
         """
-        found = {}
-        for name, place in self.coordinates.places.items():
-            part, support = x[place.start : place.start + place.size], self._supports[name]
-            if place.is_counting:
-                value = part.to(support.dtype)
-            else:
-                row = torch.arange(place.size, device=x.device)
-                value = support.to(x.device)[row if len(support) > 1 else 0 * row, part]
-            found[name] = value.reshape((*place.shape, *support.shape[2:]))
-        return found
+        return site_values(self.coordinates, self._supports, x)
 
     def hold(self, z: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what `terms` needs of a continuous point: the sites' values, computed once.
@@ -160,8 +151,39 @@ class Discrete:
             return program_.log_probs(self.program, self.params, latents, self.data)
 
 
+def supports_of(coordinates: Coordinates) -> dict[str, Tensor]:
+    """Return the values of each site, as tensors."""
+    return {name: torch.as_tensor(p.support) for name, p in coordinates.places.items()}
+
+
+def site_values(
+    coordinates: Coordinates, supports: Mapping[str, Tensor], x: Int[Tensor, " D"]
+) -> dict[str, Tensor]:
+    """Return the value of each discrete site.
+
+    Args:
+        coordinates: Where the sites stand in x.
+        supports: Their values, by `supports_of`.
+        x: Numbers of values.
+    """
+    found = {}
+    for name, place in coordinates.places.items():
+        part, support = x[place.start : place.start + place.size], supports[name]
+        if place.is_counting:
+            value = part.to(support.dtype)
+        else:
+            row = torch.arange(place.size, device=x.device)
+            value = support.to(x.device)[row if len(support) > 1 else 0 * row, part]
+        found[name] = value.reshape((*place.shape, *support.shape[2:]))
+    return found
+
+
 def read_coordinates(
-    program: Program, params: Mapping[str, Tensor], data: Sequence[Any], kernel: str
+    program: Program,
+    params: Mapping[str, Tensor],
+    data: Sequence[Any],
+    kernel: str,
+    *around: Messenger,
 ) -> Coordinates:
     """Read the supports of a program's discrete latents.
 
@@ -170,6 +192,7 @@ def read_coordinates(
         params: Constrained parameters.
         data: The full data, tensors.
         kernel: Name of the kernel that needs them, for the messages.
+        *around: Handlers that it runs under, the first outermost.
 
     Raises:
         ValueError: There is no discrete latent, or one has no finite support, or one whose support
@@ -190,7 +213,7 @@ def read_coordinates(
             preserved(program.modules),
             installed(program.params.values(), params) as answers,
         ):
-            run = program_.call(program, data, answers, handlers.feasible()).sites
+            run = program_.call(program, data, *around, answers, handlers.feasible()).sites
         found = {name: _support(run[name]["fn"], shape) for name, shape in shapes.items()}
         check_supports(kernel, [name for name, support in found.items() if support is None], [])
         seen.append(found)

@@ -66,6 +66,9 @@ def log_weights(
     batch = data_.take(data, rows)
     size = len(rows) if rows is not None else total
     with installed(pair.params.values(), params) as answers:
+        if guide is None and pair.enumerated:
+            p_rows, p_shared = _summed_out(model, params, batch, pair.enumerated, {}, rows, total)
+            return Weights(p_rows, p_shared, _scale(total, size), None, None, {})
         if guide is None:
             around = (*batch_handlers(model, rows, total), answers)
             run = call(model, batch, *around, handlers.replay(held or {}))
@@ -79,8 +82,9 @@ def log_weights(
         given = (answers, handlers.replay(drawn, indices))
         # Latents that the guide lacks are summed out, or drawn from the model: then they cancel.
         if pair.enumerated:
-            around = (*batch_handlers(model, rows, total, scaled=False), *given)
-            p_rows, p_shared = enumerated_terms(model, batch, pair.enumerated, size, *around)
+            p_rows, p_shared = _summed_out(
+                model, params, batch, pair.enumerated, drawn, rows, total, *given
+            )
             values: tuple[dict, dict] = ({n: drawn[n] for n in model.latents if n in drawn}, {})
         else:
             run = call(model, batch, *batch_handlers(model, rows, total), *given)
@@ -96,6 +100,28 @@ def log_weights(
     log_q = q_shared + scale * q_rows.sum()
     score = (score_rows, score_shared)
     return Weights(p_rows - q_rows, p_shared - q_shared, scale, *score, *values, log_q)
+
+
+def _summed_out(
+    model: Program,
+    params: Mapping[str, Tensor],
+    batch: Sequence[Any],
+    names: Collection[str],
+    drawn: Mapping[str, Tensor],
+    rows: Tensor | None,
+    total: int | None,
+    *given: Messenger,
+) -> tuple[Tensor, Tensor]:
+    """Return the terms of a run with discrete sites summed out: as prepared, or by the language."""
+    from deepgen_ppl.pyro import marginal
+
+    size = len(rows) if rows is not None else total
+    around = batch_handlers(model, rows, total, scaled=False)
+    how = marginal.prepared(model, size)
+    if how is None:
+        return enumerated_terms(model, batch, names, size, *around, *given)
+    held = {name: drawn[name] for name in model.latents if name in drawn}
+    return marginal.summed_out(how, params, batch, held, *around)
 
 
 def _values(model: Program, run: handlers.record) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -253,7 +279,7 @@ def log_density(
     with installed(program.params.values(), params) as answers:
         given = (answers, handlers.replay(latents))
         if enumerated:
-            return enumerated_terms(program, data, enumerated, size, *given)
+            return _summed_out(program, params, data, enumerated, latents, None, size, *given)
         return terms(call(program, data, *given), program, size, size)
 
 

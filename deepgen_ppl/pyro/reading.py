@@ -81,6 +81,7 @@ def read_pair(
     prior: bool = False,
     enumerated: bool = False,
     partial: bool = False,
+    alone: bool = False,
 ) -> Pair:
     """Read a model and its guide and check that their sites match.
 
@@ -95,6 +96,7 @@ def read_pair(
         prior: With `guide=None`, allow latents: they are drawn from the prior.
         enumerated: Allow discrete latents that the guide lacks: they are summed out.
         partial: Allow latents that the guide lacks: they are drawn from the model.
+        alone: Sum discrete latents out without a guide too.
 
     Returns:
         Both programs, their parameters and whether all their sites are local to the data plates.
@@ -110,9 +112,11 @@ def read_pair(
         first = read(model, data, **options)
         latents = {name: site.shape for name, site in first.latents.items()}
         if guide is None:
+            summed = tuple(n for n in latents if alone and first.sites[n].is_discrete)
             if not prior:
-                checks.check_pair(latents, first.observed, None)
-            return Pair(first, None, first.params, first.local)
+                left = {name: shape for name, shape in latents.items() if name not in summed}
+                checks.check_pair(left, first.observed, None)
+            return Pair(first, None, first.params, first.local, summed)
         second = read(guide, data, role="guide", data_plates=first.data_plates, **options)
     drawn = {name: s.shape for name, s in second.latents.items() if not s.auxiliary}
     absent = [n for n in latents if partial or (enumerated and first.sites[n].is_discrete)]

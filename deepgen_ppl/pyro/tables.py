@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from pyro import distributions as dist
 from pyro.ops.provenance import ProvenanceTensor, get_provenance
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro import program as program_
-from deepgen_ppl.pyro.discrete import Discrete
+from deepgen_ppl.pyro.discrete import site_values, supports_of
 from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, private_store
 from deepgen_ppl.pyro.pointwise import over
 from deepgen_ppl.pyro.structure import Program
@@ -34,6 +35,7 @@ class Tables:
         params: constrained parameters.
         data: the full data, tensors.
         held: values of its continuous latents.
+        *around: handlers that it runs under, the first outermost.
 
     Attributes:
         terms: what each site contributes.
@@ -47,10 +49,11 @@ class Tables:
         params: Mapping[str, Tensor],
         data: Sequence[Any],
         held: Mapping[str, Tensor],
+        *around: Messenger,
     ) -> None:
         self.program, self.coordinates = program, coordinates
-        self.args = (dict(params), tuple(data), dict(held))
-        self.view = Discrete(program, coordinates, params, data)
+        self.args = (dict(params), tuple(data), dict(held), *around)
+        self.supports = supports_of(coordinates)
         self.terms = self._read()
         plates = {name: program.sites[name].plates for name in coordinates.places}
         self.tabulation = tabulate(coordinates, plates, self.terms, self.evaluate, certain=False)
@@ -63,23 +66,33 @@ class Tables:
         with torch.no_grad(), forked_rng(0), preserved(self.program.modules):
             for first in range(0, len(x), width):
                 rows = torch.as_tensor(x[first : first + width])
-                found.append(over(self.at, rows).double().cpu().numpy())
+                found.append(self.at(rows, *self.args).double().cpu().numpy())
         return np.concatenate(found)
 
-    def at(self, x: Int[Tensor, " D"]) -> Float[Tensor, " T"]:
-        """Return the terms at the coordinates; parameters may carry gradients."""
-        params, data, held = self.args
-        latents = {**self.view.values(x), **held}
-        found = element_log_probs(self.program, params, latents, data)
-        return torch.cat([found[term.name].reshape(-1) for term in self.terms])
+    def at(
+        self,
+        x: Int[Tensor, "P D"],
+        params: Mapping[str, Tensor],
+        data: Sequence[Any],
+        held: Mapping[str, Tensor],
+        *around: Messenger,
+    ) -> Float[Tensor, "P T"]:
+        """Return the terms at some coordinates; parameters and held values may carry gradients."""
+
+        def one(x: Tensor) -> Tensor:
+            latents = {**site_values(self.coordinates, self.supports, x), **held}
+            found = element_log_probs(self.program, params, latents, data, *around)
+            return torch.cat([found[term.name].reshape(-1) for term in self.terms])
+
+        return over(one, x)
 
     def _read(self) -> list[Term]:
-        params, data, held = self.args
+        params, data, held, *around = self.args
         start = torch.zeros(self.coordinates.size, dtype=torch.long)
-        values = self.view.values(start)
+        values = site_values(self.coordinates, self.supports, start)
         tracked = {n: ProvenanceTensor(v, frozenset({n})) for n, v in values.items()}
         with torch.no_grad(), forked_rng(0), preserved(self.program.modules):
-            found = element_log_probs(self.program, params, {**tracked, **held}, data)
+            found = element_log_probs(self.program, params, {**tracked, **held}, data, *around)
         terms, first = [], 0
         for name, log_prob in found.items():
             seen = get_provenance(log_prob)
@@ -96,6 +109,7 @@ def element_log_probs(
     params: Mapping[str, Tensor],
     latents: Mapping[str, Tensor],
     data: Sequence[Any],
+    *around: Messenger,
 ) -> dict[str, Tensor]:
     """Return the log density of each sample site, element by element where elements are apart.
 
@@ -107,13 +121,14 @@ def element_log_probs(
         params: constrained parameters.
         latents: value of each latent site.
         data: the full data, tensors.
+        *around: handlers that it runs under, the first outermost.
     """
     with (
         private_store(),
         handlers.validation(False),
         installed(program.params.values(), params) as answers,
     ):
-        seen = program_.call(program, data, answers, handlers.replay(latents)).sites
+        seen = program_.call(program, data, *around, answers, handlers.replay(latents)).sites
     found = {}
     for name, msg in seen.items():
         if msg["infer"].get("_deterministic"):

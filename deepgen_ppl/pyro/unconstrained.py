@@ -21,18 +21,27 @@ class Potential:
     """Energy of a program at an unconstrained point; see `program.potential`."""
 
     def __init__(self, program: Program, params: Mapping[str, Tensor], data: Sequence[Any]) -> None:
+        from deepgen_ppl.pyro import marginal
+
         self.program, self.params, self.data = program, params, tuple(data)
         self.continuous = {n: s for n, s in program.latents.items() if not s.is_discrete}
         self.discrete = {n: s for n, s in program.latents.items() if s.is_discrete}
         self.transforms = self._transforms()
         self.moving = self._moving()
-        self.evaluator = self._evaluator() if self.discrete else None
+        self.summed_out = marginal.prepared(program, program.num_rows)
+        by_language = self.discrete and self.summed_out is None
+        self.evaluator = self._evaluator() if by_language else None
 
     def energy(self, z: dict[str, Tensor]) -> Tensor:
         """Return the potential energy of one unconstrained point, a scalar."""
         values, log_dets = self.values(z)
         with private_store(), handlers.validation(False):
-            if self.evaluator is None:
+            if self.summed_out is not None:
+                from deepgen_ppl.pyro import marginal
+
+                rows, shared = marginal.summed_out(self.summed_out, self.params, self.data, values)
+                log_joint = rows.sum() + shared
+            elif self.evaluator is None:
                 run = self.run(values)
                 log_joint = _log_joint(run)
             else:

@@ -13,7 +13,7 @@ from deepgen_ppl import checks
 from deepgen_ppl.evidence import evidence, resample
 from deepgen_ppl.loop import explained
 from deepgen_ppl.pyro import data as data_
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import handlers, marginal
 from deepgen_ppl.pyro.infer.train import mix
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, resolve
 from deepgen_ppl.pyro.probes import check_rows_independent, points
@@ -95,6 +95,8 @@ def importance(
     )
     checks.check_points(_points(pair, values, tensors, seed))
     by_row = pair.local and _independent(pair, values, tensors, seed)
+    if pair.enumerated and not by_row:
+        marginal.prepare(pair.model, values, tensors, needed=False)
     sampler = _Sampler(pair, values, tensors, num_particles, keep_draws, by_row)
     with explained("importance", lambda: sampler.done):
         log_w, draws, stats = (

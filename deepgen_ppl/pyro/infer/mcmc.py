@@ -13,7 +13,7 @@ from deepgen_ppl import checks
 from deepgen_ppl import discrete as discrete_
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import data as data_
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import handlers, marginal
 from deepgen_ppl.pyro import program as program_
 from deepgen_ppl.pyro.infer import alternating, batched, evaluate, gradient, vectorized
 from deepgen_ppl.pyro.infer import kernel as kernel_
@@ -153,6 +153,8 @@ def mcmc(
         checks.check_known(params, program.params, guide=False)
     numbers = sum(value.numel() for value in data if isinstance(value, Tensor))
     with private_store(), preserved(program.modules), evaluate.few_threads(numbers):
+        if not discrete:
+            marginal.prepare(program, values, data, needed=False)
         space: Any = None if discrete else space_.of_program(program, values, data)
         if neutra is not None:
             space = space_.of_fit(space, neutra, model, data, options)

@@ -22,7 +22,7 @@ from deepgen_ppl.pyro.infer.fit import Fit
 from deepgen_ppl.pyro.infer.laplace import approximate
 from deepgen_ppl.pyro.infer.optimizers import as_optimizer
 from deepgen_ppl.pyro.infer.step import MODES, Step
-from deepgen_ppl.pyro.objectives import Native, as_objective
+from deepgen_ppl.pyro.objectives import ExactMarginal, Native, as_objective
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, snapshot
 from deepgen_ppl.pyro.probes import first_nonfinite
 from deepgen_ppl.pyro.program import Pair, init_params, read_pair
@@ -69,7 +69,7 @@ def svi(
         optim: a torch optimizer class, a function of the parameters that makes an optimizer or an
             (optimizer, schedule) pair, or an optimizer of Pyro; None is Adam, 1e-3. Schedules move
             on once a step.
-        loss: `ELBO`, `IWAE`, `Renyi` or an ELBO object of Pyro; None is `ELBO()`.
+        loss: `ELBO`, `IWAE`, `Renyi`, `ExactMarginal` or an ELBO object of Pyro; None is `ELBO()`.
         validation_data: held-out data, one array or a tuple as `data`; its loss is evaluated once
             an epoch, or at every report without minibatches.
         patience: validations without improvement after which the run stops; the best parameters
@@ -129,6 +129,7 @@ def svi(
             batch_size=batch_size,
             seed=seed,
             enumerated=getattr(objective, "enumerated", False),
+            alone=isinstance(objective, ExactMarginal),
         )
         batch_size = None if batch_size == pair.num_rows else batch_size
         objective.check(pair, batch_size)
@@ -140,6 +141,9 @@ def svi(
 
         def values(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: p.value(own.get(name)) for name, p in pair.params.items()}
+
+        if isinstance(objective, ExactMarginal):
+            objective.prepare(pair, values(leaves), tensors, batch_size)
 
         def total(own: Mapping[str, Tensor], rows: Tensor | None) -> Tensor:
             return objective(pair, values(own), tensors, rows)
@@ -276,8 +280,14 @@ def _validation(
     held_out = validation_data if isinstance(validation_data, tuple | list) else (validation_data,)
     device = next(iter(pair.params.values())).leaf.device
     tensors = data_.to_tensors(held_out, device)
-    enumerated = getattr(objective, "enumerated", False)
-    other = read_pair(model, guide, held_out, model_kwargs=model_kwargs, enumerated=enumerated)
+    other = read_pair(
+        model,
+        guide,
+        held_out,
+        model_kwargs=model_kwargs,
+        enumerated=getattr(objective, "enumerated", False),
+        alone=isinstance(objective, ExactMarginal),
+    )
     for name, param in other.params.items():
         shape, own = tuple(param.leaf.shape), tuple(pair.params[name].leaf.shape)
         if shape != own:
@@ -287,6 +297,8 @@ def _validation(
             )
     total = other.num_rows or 0
     size = min(batch_size or 0, total)
+    if isinstance(objective, ExactMarginal):
+        objective.prepare(other, values(), tensors, size if 0 < size < total else None)
     starts = list(range(0, total - size + 1, size)) if size else [0]
     if size and total % size:  # the last block overlaps the one before
         starts.append(total - size)

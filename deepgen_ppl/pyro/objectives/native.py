@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deepgen_ppl.pyro.compilation import without_host_values
 from deepgen_ppl.pyro.objectives.elbo import ELBO, Params
+from deepgen_ppl.pyro.objectives.exact_marginal import ExactMarginal
 from deepgen_ppl.pyro.objectives.renyi import Renyi
 from deepgen_ppl.pyro.program import Pair, scaled_call
 
@@ -103,7 +104,7 @@ def as_objective(loss: Any) -> Any:
     """
     if loss is None:
         return ELBO()
-    if isinstance(loss, ELBO | Renyi | Native):
+    if isinstance(loss, ELBO | ExactMarginal | Renyi | Native):
         return loss
     if isinstance(loss, PyroELBO):
         name = type(loss).__name__
@@ -112,6 +113,6 @@ def as_objective(loss: Any) -> Any:
         return Native(loss)
     hint = f"{loss.__name__}()" if isinstance(loss, type) else "dg.ELBO()"
     raise TypeError(
-        "loss must be dg.ELBO, dg.IWAE, dg.Renyi or an ELBO object of Pyro, got "
+        "loss must be dg.ELBO, dg.IWAE, dg.Renyi, dg.ExactMarginal or an ELBO object of Pyro, got "
         f"{loss!r}. Pass an object, for example {hint}."
     )
