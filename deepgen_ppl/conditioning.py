@@ -46,6 +46,9 @@ def condition(
         ([1], [[3.0, 4.0, 5.0], [0.0, 1.0, 2.0]])
     """
     tables = graph.tables or ()
+    if not len(fixed):
+        whole = graph._replace(tables=tuple(table[..., None] for table in tables))
+        return Conditioned(whole, np.arange(len(graph.cards)), np.zeros((0, 1)), np.zeros(0, int))
     column = np.full(len(graph.cards), -1)
     column[fixed] = np.arange(len(fixed))
     kept = np.flatnonzero(column < 0)

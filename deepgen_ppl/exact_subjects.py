@@ -41,7 +41,7 @@ def of_graph(graph: FactorGraph) -> Subject:
     coordinates = Coordinates.of(supports, dict.fromkeys(supports, ()))
     return Subject(
         coordinates,
-        graph.numbered(),
+        graph.numbered,
         np.zeros(()),
         labels={name: tuple(map(str, labels)) for name, labels in graph.states.items()},
     )

@@ -23,6 +23,8 @@ Tables = Sequence[np.ndarray]
 
 _PLANS: OrderedDict[tuple, Plan] = OrderedDict()
 _MOST_PLANS = 128
+_GROUPS: OrderedDict[tuple, list[Group]] = OrderedDict()
+_MOST_GROUPS = 16
 _LOG = logging.getLogger("deepgen_ppl")
 
 
@@ -233,10 +235,15 @@ class Sums:
 
 def planned(graph: Numbered) -> list[Group]:
     """Return the parts of a graph with their plans, which are kept."""
-    groups = graph.groups(plans=_PLANS)
-    while len(_PLANS) > _MOST_PLANS:
-        _PLANS.popitem(last=False)
-    return groups
+    key = (graph.cards.tobytes(), *(scopes.tobytes() for scopes in graph.scopes))
+    key = (*key, *(scopes.shape for scopes in graph.scopes))
+    if key not in _GROUPS:
+        _GROUPS[key] = graph.groups(plans=_PLANS)
+    for kept, most in ((_GROUPS, _MOST_GROUPS), (_PLANS, _MOST_PLANS)):
+        while len(kept) > most:
+            kept.popitem(last=False)
+    _GROUPS.move_to_end(key)
+    return _GROUPS[key]
 
 
 def _added(

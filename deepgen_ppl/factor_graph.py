@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -91,8 +92,9 @@ class FactorGraph:
         """Names of the variables, in order."""
         return tuple(self.cardinalities)
 
+    @cached_property
     def numbered(self) -> Numbered:
-        """Return the graph with variables and factors as numbers."""
+        """The graph with variables and factors as numbers."""
         place = {name: i for i, name in enumerate(self.variables)}
         return Numbered.of(
             np.array(list(self.cardinalities.values()), int),
@@ -107,7 +109,7 @@ class FactorGraph:
         Args:
             seconds: Time for finding a good order.
         """
-        return cost_of_groups(self.numbered().groups(seconds))
+        return cost_of_groups(self.numbered.groups(seconds))
 
     def log_density(self, values: Mapping[str, object]) -> Float[np.ndarray, "*shape"]:
         """Return the unnormalised log density.

@@ -152,6 +152,10 @@ def numbers_of(
         )
     support = place.support
     event = support.ndim - 2
+    if place.is_counting and array.dtype.kind in "iu":
+        known = (array >= 0) & (array < support.shape[1])
+        numbers = array.astype(int)
+        return _checked(name, array, numbers, known, mask, place)
     if event and mask is not None:
         mask = mask.reshape(*mask.shape[: mask.ndim - event], -1).any(-1)
     shape = array.shape[: array.ndim - event]
@@ -161,17 +165,29 @@ def numbers_of(
     flat = array.reshape(-1, elements if elements and array.size else 1, 1, *support.shape[2:])
     same = (flat == support[None]).reshape(*flat.shape[:2], support.shape[1], -1).all(-1)
     known = same.any(-1).reshape(shape)
+    return _checked(name, array, same.argmax(-1).reshape(shape), known, mask, place)
+
+
+def _checked(
+    name: str,
+    array: np.ndarray,
+    numbers: Int[np.ndarray, "*shape"],
+    known: Bool[np.ndarray, "*shape"],
+    mask: Bool[np.ndarray, "*shape"] | None,
+    place: Place,
+) -> Int[np.ndarray, "*shape"]:
+    """Refuse values that are no states, and mark masked ones by -1."""
     wrong = ~known if mask is None else ~known & ~mask
     if wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        states = np.unique(support).tolist() if not event else support[0].tolist()
+        support = place.support
+        states = np.unique(support).tolist() if support.ndim == 2 else support[0].tolist()
         where = f" at {at}" if at else ""
         shown = f"{states[0]} to {states[-1]}" if len(states) > 6 else str(states)
         raise ValueError(
             f"given['{name}']{where} is {array[at].tolist()}, which is none of its states {shown}. "
             "Mark missing cells by a masked array."
         )
-    numbers = same.argmax(-1).reshape(shape)
     return numbers if mask is None else np.where(mask, -1, numbers)
 
 

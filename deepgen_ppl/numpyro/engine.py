@@ -180,9 +180,9 @@ def _run(
     _KEPT.move_to_end(key)
     given = np.zeros(count * size)
     given[:width] = 1.0 if weights is None else weights
-    arrays = [jnp.asarray(table, dtype) for table in tables]
-    found = _KEPT[key](arrays, jnp.asarray(given, dtype), random.key(seed))
-    return jax.tree.map(np.asarray, jax.device_get(found))
+    arrays = [np.asarray(table, dtype) for table in tables]
+    found = _KEPT[key](arrays, given.astype(dtype), random.key(seed))
+    return jax.device_get(found)
 
 
 def _split(table: Array, count: int, size: int) -> Array:
