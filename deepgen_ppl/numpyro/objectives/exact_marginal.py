@@ -57,15 +57,15 @@ class ExactMarginal:
         checks.check_summed(latents, () if pair.guide is None else pair.guide.sites)
 
     def prepare(
-        self, pair: Pair, params: Mapping[str, Any], inputs: Inputs, batch_size: int | None
+        self, pair: Pair, params: Mapping[str, Any], data: Inputs, batch_size: int | None
     ) -> None:
         """Read how the model is summed out, before anything is compiled.
 
         Raises:
             ValueError: with `batch_size`, its discrete latents join rows.
         """
-        marginal.prepare(pair.model, params, inputs, batch_size)
-        size = inputs.num_rows if batch_size is None else batch_size
+        marginal.prepare(pair.model, params, data, batch_size)
+        size = data.num_rows if batch_size is None else batch_size
         sources = marginal.prepared(pair.model, size)
         if batch_size is not None and sources is not None:
             checks.check_apart(sources.joins, batch_size)
