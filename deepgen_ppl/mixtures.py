@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from deepgen_ppl import conjugate as conjugate_
 from deepgen_ppl import relabelling
 from deepgen_ppl.expectation import kmeans_start
 from deepgen_ppl.families import Parameter
@@ -16,6 +17,7 @@ from deepgen_ppl.moments import Cells, Values
 
 KINDS = ("point", "dirichlet", "stick_breaking")
 _LEAST_WEIGHT = 1e-10
+_NAMES = {"bernoulli": "probs", "categorical": "probs", "poisson": "rate"}
 
 
 class Part(NamedTuple):
@@ -49,6 +51,7 @@ class Layout:
         concentration: of the prior of the weights.
         fixed: the weights, where they are fixed.
         has_priors: whether the components' parameters are latent.
+        conjugate: the priors of those that have the family's conjugate one, by name.
     """
 
     parts: tuple[Part, ...]
@@ -57,6 +60,7 @@ class Layout:
     concentration: float = 1.0
     fixed: tuple[float, ...] = ()
     has_priors: bool = False
+    conjugate: Mapping[str, conjugate_.Pair] = field(default_factory=dict)
 
     def parameters(self, shape: tuple[int, ...]) -> dict[str, Parameter]:
         """Return the components' parameters by name at data of shape (N,) or (N, D)."""
@@ -74,7 +78,10 @@ class Layout:
     @property
     def closed(self) -> bool:
         """Whether every part has an M step in closed form."""
-        return not self.has_priors and all(part.family.closed for part in self.parts)
+        if self.has_priors:
+            return all(part.prefix + _NAMES.get(part.family.name, "") in self.conjugate
+                       for part in self.parts)  # fmt: skip
+        return all(part.family.closed for part in self.parts)
 
     @property
     def floor(self) -> float:
@@ -87,13 +94,26 @@ class Layout:
         """Return the parameters of the components that the M step gives in closed form."""
         found: Values = {}
         for part in self.parts:
+            mask = None if cells is None else part.of(cells)
+            name = part.prefix + _NAMES.get(part.family.name, "")
+            if name in self.conjugate:
+                kind, prior = part.family.name, self.shaped_prior(name, np.shape(x))
+                after = conjugate_.posterior(kind, prior, part.of(x), responsibilities, mask)
+                found[name] = conjugate_.mode(kind, after, part.family.floor)
+                continue
             if not part.family.closed:
                 continue
             mine = None if old is None else self._own(part, old)
-            mask = None if cells is None else part.of(cells)
             values = part.family.maximise(part.of(x), responsibilities, mask, mine)
             found |= {part.prefix + name: value for name, value in values.items()}
         return found
+
+    def shaped_prior(self, name: str, shape: tuple[int, ...]) -> conjugate_.Pair:
+        """Return a conjugate prior at the shape of its parameter, for data of shape (N, ...)."""
+        wanted = self.parameters(shape)[name].shape
+        return conjugate_.Pair(
+            *(None if v is None else np.broadcast_to(v, wanted) for v in self.conjugate[name])
+        )
 
     def maximise_weights(self, responsibilities: Float[np.ndarray, "N K"]) -> Values:
         r"""Return the weights, or the sticks, that the M step gives.
@@ -174,6 +194,7 @@ def layout(
     weights: Any,
     concentration: float,
     has_priors: bool,
+    conjugate: Mapping[str, conjugate_.Pair] | None = None,
 ) -> Layout:
     """Return a checked layout.
 
@@ -183,6 +204,7 @@ def layout(
         weights: None, one of "point", "dirichlet", "stick_breaking", or the weights.
         concentration: of the prior of the weights.
         has_priors: whether the components' parameters are latent.
+        conjugate: conjugate priors by name.
 
     Raises:
         ValueError: a number of components below 1, or weights that are none.
@@ -210,7 +232,7 @@ def layout(
         raise ValueError(f"{len(fixed)} weights are given for {num_components} components.")
     if not 0 < concentration < np.inf:
         raise ValueError(f"concentration must be a positive number, got {concentration!r}.")
-    options = (weights, float(concentration), fixed, has_priors)
+    options = (weights, float(concentration), fixed, has_priors, dict(conjugate or {}))
     return Layout(tuple(parts), int(num_components), *options)
 
 

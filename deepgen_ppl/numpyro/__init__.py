@@ -45,6 +45,11 @@ from deepgen_ppl.numpyro.kernels.rwm import RWM
 from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.numpyro.objectives import ELBO, IWAE, ExactMarginal, Renyi
 from deepgen_ppl.numpyro.programs.bayes_net import bayes_net
+from deepgen_ppl.numpyro.programs.classifiers import (
+    logistic_regression,
+    naive_bayes,
+    neural_classifier,
+)
 from deepgen_ppl.numpyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.numpyro.programs.mixture import mixture
 from deepgen_ppl.ranking import rank_by_evidence
@@ -87,9 +92,12 @@ __all__ = [
     "importance",
     "learn_bayes_net",
     "load_fit",
+    "logistic_regression",
     "markov_chain",
     "mcmc",
     "mixture",
+    "naive_bayes",
+    "neural_classifier",
     "predict",
     "rank_by_evidence",
     "report",

@@ -20,11 +20,12 @@ from numpyro.handlers import block
 from numpyro.infer.autoguide import AutoNormal
 
 from deepgen_ppl import relabelling
+from deepgen_ppl.classes import exact_evidence, learn
 from deepgen_ppl.expectation import Expected, normalise
 from deepgen_ppl.numpyro.compilation import compiled
 from deepgen_ppl.numpyro.data import Inputs
-from deepgen_ppl.numpyro.infer.evaluate import over_draws
-from deepgen_ppl.numpyro.program import learned, log_density, read
+from deepgen_ppl.numpyro.infer.evaluate import fields, over_draws
+from deepgen_ppl.numpyro.program import learned, log_density, read, read_pair
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.posterior import Posterior
 
@@ -63,7 +64,7 @@ class Table:
     def __init__(self, model: Any, data: Sequence[Any]) -> None:
         self.model, self.program = model, read(model, data)
         self.inputs = self.program.inputs(data)
-        self.size = model.layout.num_components
+        self.size = model.num_values
 
     def fn(self, values: Mapping[str, Any], inputs: Inputs) -> tuple[Array, Array]:
         """Return the table and the log density of the shared sites."""
@@ -127,6 +128,37 @@ def assign(model: Any, posterior: Posterior, data: Sequence[Any], seed: int) -> 
     return replace(even, draws=draws, dims=dims)
 
 
+def probabilities(
+    model: Any, result: Any, data: tuple, num_samples: int, seed: int
+) -> Float[np.ndarray, "N C"]:
+    """Return the probabilities of classes, averaged over draws where there are any."""
+    if not isinstance(result, Posterior) and getattr(result, "guide", None) is not None:
+        latents = read_pair(
+            result.model, result.guide, result._data(()), params=learned(result), prior=True,
+            enumerated=True,
+        ).guide.latents  # fmt: skip
+        known = [name + _POINT for name in latents]
+        if latents and not all(name in result.params for name in known):
+            result = result.posterior(num_samples=num_samples, seed=seed)
+    if isinstance(result, Posterior):
+        result = result.resample(min(num_samples, result.num_chains * result.num_draws))
+    found = responsibilities(model, result, data)
+    return found.reshape(-1, *found.shape[-2:]).mean(0)
+
+
+def conjugate(model: Any, data: tuple, num_samples: int, seed: int) -> Posterior:
+    """Return draws of a posterior that is known in closed form, and its evidence."""
+    given = data if data[2] is not None else data[:2]
+    program = read(model, given)
+    checked = model.layout.check(*model.named(given))
+    drawn, total = learn(model.layout, *checked, num_samples, seed)
+    like = jax.dtypes.canonicalize_dtype(float)
+    draws = {name: value[None].astype(like) for name, value in drawn.items()}
+    evidence = exact_evidence(total, num_samples)
+    about = fields(program, {}, given)
+    return Posterior(draws, method="closed form", evidence=evidence, independent=True, **about)
+
+
 def relabel(model: Any, posterior: Posterior, data: Sequence[Any], method: str) -> Posterior:
     """Permute the components of every draw to agree about which rows they hold."""
     layout, even = model.layout, posterior.resample()
@@ -157,9 +189,12 @@ def relabel(model: Any, posterior: Posterior, data: Sequence[Any], method: str) 
 
 def guide(model: Any) -> Callable[..., Any]:
     """Return a guide of a program without its discrete site."""
-    if model.priors is None and model.layout.weights in ("point", "fixed"):
+    if model.priors is None and (
+        model.layout is None or model.layout.weights in ("point", "fixed")
+    ):  # fmt: skip
         return nothing
-    return AutoNormal(block(model, hide=[model.assignment]))
+    # Drawn classes would contradict their labels: where it starts, a guide is not to see them.
+    return AutoNormal(block(getattr(model, "unlabelled", model), hide=[model.assignment]))
 
 
 def point_name(program: Program, name: str) -> str:

@@ -88,7 +88,9 @@ def mixture(
         raise ValueError(f"{fixed} components are given, and num_components={count}.")
     priors_ = dict(priors) if isinstance(priors, Mapping) else {} if priors else None
     has_priors = priors_ is not None
-    found = layout([Part("x", made)], count, weights, concentration, has_priors)
+    parts = [Part("x", made)]
+    closed = components_.conjugates(parts, priors_)
+    found = layout(parts, count, weights, concentration, has_priors, closed)
     return Mixture(found, priors_)
 
 
@@ -99,6 +101,7 @@ class Mixture:
 
     def __init__(self, layout: Layout, priors: Mapping[str, Any] | None) -> None:
         self.layout, self.priors = layout, priors
+        self.num_values = layout.num_components
 
     def __repr__(self) -> str:
         family = self.layout.parts[0].family.name

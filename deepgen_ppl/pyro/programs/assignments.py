@@ -165,7 +165,8 @@ def guide(model: Any) -> Callable[..., Any]:
     """Return a guide of a program without its discrete site."""
     if model.priors is None and model.layout.weights in ("point", "fixed"):
         return nothing
-    return AutoNormal(block(model, hide=[model.assignment]))
+    # Drawn classes would contradict their labels: where it starts, a guide is not to see them.
+    return AutoNormal(block(getattr(model, "unlabelled", model), hide=[model.assignment]))
 
 
 def point_name(program: Program, name: str) -> str:

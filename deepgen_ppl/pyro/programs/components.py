@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
+from deepgen_ppl import conjugate
 from deepgen_ppl.families import Parameter, family
 from deepgen_ppl.mixtures import Layout, Part, check_columns, check_joint, check_names
 from deepgen_ppl.moments import Cells, Values
@@ -88,6 +89,31 @@ def families(components: Any, **options: Any) -> tuple[Any, int | None]:
         "components must be a name such as 'gaussian', a distribution class such as dist.Gamma, or "
         f"a list of distributions, not {components!r}."
     )
+
+
+def conjugates(
+    parts: Sequence[Part], priors: Mapping[str, Any] | None
+) -> dict[str, conjugate.Pair]:
+    """Return the priors that are their family's conjugate one, as numbers by name."""
+    found: dict[str, conjugate.Pair] = {}
+    if priors is None:
+        return found
+    for part in parts:
+        kind = part.family.name
+        if kind not in conjugate.KINDS:
+            continue
+        short = "rate" if kind == "poisson" else "probs"
+        name = part.prefix + short
+        if name in priors and type(priors[name]).__name__ != conjugate.KINDS[kind]:
+            continue
+        shape = (getattr(part.family, "num_states", 1),)
+        parameter = Parameter(shape, "simplex" if kind == "categorical" else "unit")
+        parameter = Parameter(shape, "positive") if kind == "poisson" else parameter
+        prior = priors[name] if name in priors else _weak(part, short, name, parameter)
+        keys = {"Beta": ("concentration1", "concentration0"), "Gamma": ("concentration", "rate")}
+        names = keys.get(conjugate.KINDS[kind], ("concentration",))
+        found[name] = conjugate.Pair(*(np.asarray(getattr(prior, n), float) for n in names))
+    return found
 
 
 def declare(layout: Layout, priors: Mapping[str, Any] | None, x: Tensor) -> dict[str, Tensor]:
