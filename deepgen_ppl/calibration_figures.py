@@ -1,13 +1,15 @@
-"""Pictures of a calibration: the distribution functions of ranks inside their bands."""
+"""Pictures of a calibration: ranks inside their bands, confidence beside accuracy."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepgen_ppl.calibration import Calibration
-from deepgen_ppl.figures import BLUE, GREEN, INK, RED, _canvas
+from deepgen_ppl.classes import Reliability
+from deepgen_ppl.figures import BLUE, CHAINS, GREEN, INK, RED, _canvas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,4 +68,43 @@ def rank_ecdf(calibration: Calibration, *, prob: float = 0.95) -> Figure:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     panels[0].set_ylabel("ECDF − uniform")
+    return figure
+
+
+def reliability_curves(curves: Mapping[str, Mapping[str, Reliability]]) -> Figure:
+    """How often classifiers are right where they say how sure they are, a panel a situation.
+
+    On the dashed line stated confidence is accuracy; below it a classifier is overconfident. A
+    dot's area grows with its share of the rows.
+
+    Args:
+        curves: Reliability by panel and by classifier.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> from deepgen_ppl.classes import reliability
+        >>> found = reliability(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]))
+        >>> len(reliability_curves({"all rows": {"a classifier": found}}).axes)
+        1
+    """
+    figure, panels = _canvas(1, len(curves), height=4.2)
+    low = min(f.confidence.min() for found in curves.values() for f in found.values())
+    for axes, (title, found) in zip(panels, curves.items(), strict=True):
+        axes.plot([low, 1], [low, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1.0)
+        for colour, (name, one) in zip(CHAINS, found.items(), strict=False):
+            label = f"{name}: log loss {one.log_loss:.3f}, ECE {one.ece:.3f}"
+            axes.plot(one.confidence, one.accuracy, color=colour, linewidth=1.6, label=label)
+            share = one.count / one.count.sum()
+            axes.scatter(one.confidence, one.accuracy, s=14 + 140 * share, color=colour)
+        axes.set_title(title, loc="left", color=INK, fontsize=10.5, fontweight="bold")
+        axes.set_xlabel("confidence, mean of a bin")
+        axes.set_xlim(low - 0.02, 1.02)
+        legend = axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, fontsize=9
+        )
+        for text in legend.get_texts():
+            text.set_color(INK)
+    panels[0].set_ylabel("accuracy")
     return figure

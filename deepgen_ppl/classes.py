@@ -37,14 +37,14 @@ class Reliability(NamedTuple):
 def reliability(
     probabilities: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"], num_bins: int = 10
 ) -> Reliability:
-    r"""Compare stated confidence with accuracy, in bins of equal numbers of rows.
+    r"""Compare stated confidence with accuracy, in bins of equal width from 1 / C to 1.
 
     \[ \mathrm{ECE} = \sum_b \frac{n_b}{N} \, |\mathrm{acc}_b - \mathrm{conf}_b| \]
 
     Args:
         probabilities: of the classes, rows sum to one.
         labels: true classes.
-        num_bins: most bins; rows of equal confidence stay together.
+        num_bins: number of bins; empty ones are left out.
 
     Raises:
         ValueError: shapes that do not fit, or labels that are no class.
@@ -67,9 +67,9 @@ def reliability(
     if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
         raise ValueError(f"labels must be classes from 0 to {probabilities.shape[1] - 1}.")
     sure, right = probabilities.max(1), probabilities.argmax(1) == labels
-    edges = np.unique(np.quantile(sure, np.linspace(0, 1, num_bins + 1)[1:-1]))
+    edges = np.linspace(1 / probabilities.shape[1], 1, num_bins + 1)[1:-1]
     place = np.searchsorted(edges, sure, side="left")
-    count = np.bincount(place, minlength=len(edges) + 1)
+    count = np.bincount(place)
     kept = count > 0
     confidence = np.bincount(place, sure, len(count))[kept] / count[kept]
     accuracy = np.bincount(place, right, len(count))[kept] / count[kept]

@@ -45,6 +45,11 @@ from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, ExactMarginal, Renyi
 from deepgen_ppl.pyro.programs.bayes_net import bayes_net
+from deepgen_ppl.pyro.programs.classifiers import (
+    logistic_regression,
+    naive_bayes,
+    neural_classifier,
+)
 from deepgen_ppl.pyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.pyro.programs.mixture import mixture
 from deepgen_ppl.ranking import rank_by_evidence
@@ -87,9 +92,12 @@ __all__ = [
     "importance",
     "learn_bayes_net",
     "load_fit",
+    "logistic_regression",
     "markov_chain",
     "mcmc",
     "mixture",
+    "naive_bayes",
+    "neural_classifier",
     "predict",
     "rank_by_evidence",
     "report",

@@ -19,11 +19,12 @@ from pyro.poutine import block
 from torch import Tensor
 
 from deepgen_ppl import relabelling
+from deepgen_ppl.classes import exact_evidence, learn
 from deepgen_ppl.expectation import Expected, normalise
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.data import to_tensor, to_tensors
-from deepgen_ppl.pyro.infer.evaluate import over_draws
+from deepgen_ppl.pyro.infer.evaluate import fields, over_draws
 from deepgen_ppl.pyro.parameters import given, private_store
 from deepgen_ppl.pyro.program import log_density, read
 from deepgen_ppl.pyro.structure import Program
@@ -65,7 +66,7 @@ class Table:
     def __init__(self, model: Any, data: Sequence[Any]) -> None:
         self.model, self.program = model, read(model, data)
         self.inputs = to_tensors(data)
-        self.size = model.layout.num_components
+        self.size = model.num_values
 
     def fn(self, values: Mapping[str, Tensor], data: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return the table and the log density of the shared sites."""
@@ -128,6 +129,33 @@ def assign(model: Any, posterior: Posterior, data: Sequence[Any], seed: int) -> 
     return replace(even, draws=draws, dims=dims)
 
 
+def probabilities(
+    model: Any, result: Any, data: tuple, num_samples: int, seed: int
+) -> Float[np.ndarray, "N C"]:
+    """Return the probabilities of classes, averaged over draws where there are any."""
+    if not isinstance(result, Posterior) and getattr(result, "guide", None) is not None:
+        latents = result._read(result._data(())).guide.latents
+        known = [name + _POINT for name in latents]
+        if latents and not all(name in result.params for name in known):
+            result = result.posterior(num_samples=num_samples, seed=seed)
+    if isinstance(result, Posterior):
+        result = result.resample(min(num_samples, result.num_chains * result.num_draws))
+    found = responsibilities(model, result, data)
+    return found.reshape(-1, *found.shape[-2:]).mean(0)
+
+
+def conjugate(model: Any, data: tuple, num_samples: int, seed: int) -> Posterior:
+    """Return draws of a posterior that is known in closed form, and its evidence."""
+    given = data if data[2] is not None else data[:2]
+    program = read(model, given)
+    checked = model.layout.check(*model.named(given))
+    drawn, total = learn(model.layout, *checked, num_samples, seed)
+    draws = {name: to_tensor(value[None]).numpy() for name, value in drawn.items()}
+    evidence = exact_evidence(total, num_samples)
+    about = fields(program, {}, to_tensors(given))
+    return Posterior(draws, method="closed form", evidence=evidence, independent=True, **about)
+
+
 def relabel(model: Any, posterior: Posterior, data: Sequence[Any], method: str) -> Posterior:
     """Permute the components of every draw to agree about which rows they hold."""
     layout, even = model.layout, posterior.resample()
@@ -163,7 +191,9 @@ def learned(params: Any) -> dict[str, Tensor]:
 
 def guide(model: Any) -> Callable[..., Any]:
     """Return a guide of a program without its discrete site."""
-    if model.priors is None and model.layout.weights in ("point", "fixed"):
+    if model.priors is None and (
+        model.layout is None or model.layout.weights in ("point", "fixed")
+    ):  # fmt: skip
         return nothing
     # Drawn classes would contradict their labels: where it starts, a guide is not to see them.
     return AutoNormal(block(getattr(model, "unlabelled", model), hide=[model.assignment]))
