@@ -57,9 +57,8 @@ def posterior(
         return Pair(prior.first + counts.reshape(shape))
     total = (weights.T @ (np.where(seen > 0, rows, 0.0))).reshape(shape)
     count = (weights.T @ seen).reshape(shape)
-    if family == "bernoulli":
-        return Pair(prior.first + total, prior.second + count - total)
-    return Pair(prior.first + total, prior.second + count)
+    below = count - total if family == "bernoulli" else count
+    return Pair(prior.first + total, np.asarray(prior.second) + below)
 
 
 def mode(family: str, found: Pair, floor: float) -> np.ndarray:

@@ -111,9 +111,9 @@ class Layout:
     def shaped_prior(self, name: str, shape: tuple[int, ...]) -> conjugate_.Pair:
         """Return a conjugate prior at the shape of its parameter, for data of shape (N, ...)."""
         wanted = self.parameters(shape)[name].shape
-        return conjugate_.Pair(
-            *(None if v is None else np.broadcast_to(v, wanted) for v in self.conjugate[name])
-        )
+        first, second = self.conjugate[name]
+        second = None if second is None else np.broadcast_to(second, wanted)
+        return conjugate_.Pair(np.broadcast_to(first, wanted), second)
 
     def maximise_weights(self, responsibilities: Float[np.ndarray, "N K"]) -> Values:
         r"""Return the weights, or the sticks, that the M step gives.

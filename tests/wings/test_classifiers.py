@@ -51,6 +51,7 @@ def test_labelled_rows_are_learned_in_one_step(dg: ModuleType) -> None:
     expected = np.exp(joint - np.logaddexp(*joint.T)[:, None])
     np.testing.assert_allclose(model.probabilities(fit, MIXED), expected, atol=2e-3)
     assert abs(fit.losses[0] + joint[np.arange(300), Y].mean()) < 1e-3
+    np.testing.assert_allclose(model.probabilities(fit, MIXED[:1]), expected[:1], atol=2e-3)
 
 
 def test_missing_features_are_left_out_of_the_answer(dg: ModuleType) -> None:

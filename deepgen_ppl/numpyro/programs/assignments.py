@@ -133,10 +133,9 @@ def probabilities(
 ) -> Float[np.ndarray, "N C"]:
     """Return the probabilities of classes, averaged over draws where there are any."""
     if not isinstance(result, Posterior) and getattr(result, "guide", None) is not None:
-        latents = read_pair(
-            result.model, result.guide, result._data(()), params=learned(result), prior=True,
-            enumerated=True,
-        ).guide.latents  # fmt: skip
+        options = {"params": learned(result), "prior": True, "enumerated": True}
+        pair = read_pair(result.model, result.guide, result._data(()), **options)
+        latents = pair.programs[-1].latents
         known = [name + _POINT for name in latents]
         if latents and not all(name in result.params for name in known):
             result = result.posterior(num_samples=num_samples, seed=seed)
@@ -150,8 +149,8 @@ def conjugate(model: Any, data: tuple, num_samples: int, seed: int) -> Posterior
     """Return draws of a posterior that is known in closed form, and its evidence."""
     given = data if data[2] is not None else data[:2]
     program = read(model, given)
-    checked = model.layout.check(*model.named(given))
-    drawn, total = learn(model.layout, *checked, num_samples, seed)
+    x, cells, labels = model.layout.check(*model.named(given))
+    drawn, total = learn(model.layout, x, cells, labels, num_samples, seed)
     like = jax.dtypes.canonicalize_dtype(float)
     draws = {name: value[None].astype(like) for name, value in drawn.items()}
     evidence = exact_evidence(total, num_samples)

@@ -321,5 +321,5 @@ class Discriminative:
         if self.prior_scale is None:
             spread = inputs**-0.5 if len(shape) > 1 else 0.0
             return numpyro.param(name, lambda key: spread * jax.random.normal(key, shape))
-        prior = dist.Normal(0.0, self.prior_scale / root).expand(shape).to_event(len(shape))
-        return numpyro.sample(name, prior)
+        prior: Any = dist.Normal(0.0, self.prior_scale / root).expand(shape)
+        return numpyro.sample(name, prior.to_event(len(shape)))

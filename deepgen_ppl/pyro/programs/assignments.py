@@ -23,7 +23,7 @@ from deepgen_ppl.classes import exact_evidence, learn
 from deepgen_ppl.expectation import Expected, normalise
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import handlers
-from deepgen_ppl.pyro.data import to_tensor, to_tensors
+from deepgen_ppl.pyro.data import has_rows, num_rows, to_tensor, to_tensors
 from deepgen_ppl.pyro.infer.evaluate import fields, over_draws
 from deepgen_ppl.pyro.parameters import given, private_store
 from deepgen_ppl.pyro.program import log_density, read
@@ -64,13 +64,19 @@ class Table:
     """
 
     def __init__(self, model: Any, data: Sequence[Any]) -> None:
-        self.model, self.program = model, read(model, data)
         self.inputs = to_tensors(data)
+        self.rows = num_rows(self.inputs)
+        if self.rows == 1:  # no plate of one row is known to follow the data: a copy goes along
+            twice = [torch.cat([x, x]) if has_rows(x) else x for x in self.inputs]
+            self.inputs = tuple(twice)
+        self.model, self.program = model, read(model, self.inputs)
         self.size = model.num_values
 
     def fn(self, values: Mapping[str, Tensor], data: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return the table and the log density of the shared sites."""
-        return log_joint(self.program, self.model.assignment, self.size, values, data)
+        site = self.model.assignment
+        rows, shared = log_joint(self.program, site, self.size, values, data)
+        return rows[: self.rows], shared
 
     def expect(self, values: Mapping[str, Any]) -> Expected:
         """Return what the program says at some parameters."""
@@ -134,7 +140,7 @@ def probabilities(
 ) -> Float[np.ndarray, "N C"]:
     """Return the probabilities of classes, averaged over draws where there are any."""
     if not isinstance(result, Posterior) and getattr(result, "guide", None) is not None:
-        latents = result._read(result._data(())).guide.latents
+        latents = result._read(result._data(())).programs[-1].latents
         known = [name + _POINT for name in latents]
         if latents and not all(name in result.params for name in known):
             result = result.posterior(num_samples=num_samples, seed=seed)
@@ -148,8 +154,8 @@ def conjugate(model: Any, data: tuple, num_samples: int, seed: int) -> Posterior
     """Return draws of a posterior that is known in closed form, and its evidence."""
     given = data if data[2] is not None else data[:2]
     program = read(model, given)
-    checked = model.layout.check(*model.named(given))
-    drawn, total = learn(model.layout, *checked, num_samples, seed)
+    x, cells, labels = model.layout.check(*model.named(given))
+    drawn, total = learn(model.layout, x, cells, labels, num_samples, seed)
     draws = {name: to_tensor(value[None]).numpy() for name, value in drawn.items()}
     evidence = exact_evidence(total, num_samples)
     about = fields(program, {}, to_tensors(given))
