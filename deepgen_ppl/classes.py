@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,6 +172,19 @@ def exact_evidence(log_evidence: float, num_draws: int) -> Evidence:
     limits = (log_evidence, log_evidence)
     return Evidence(
         log_evidence, 0.0, *limits, float(num_draws), -np.inf, num_draws, method="closed form"
+    )
+
+
+def times_copies(evidence: Evidence | None, num_components: int) -> Evidence:
+    """Return an evidence of one naming of the components times the number K! of namings."""
+    if evidence is None:
+        raise ValueError("there is no evidence to be counted.")
+    more = math.lgamma(num_components + 1)
+    return replace(
+        evidence,
+        log_evidence=evidence.log_evidence + more,
+        lower_limit=evidence.lower_limit + more,
+        upper_limit=evidence.upper_limit + more,
     )
 
 

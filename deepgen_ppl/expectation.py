@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,26 +19,24 @@ _ROUNDING = 1e-6
 """Relative loss of log density that is rounding in single precision."""
 
 
-class Expected(NamedTuple):
+class Expected:
     """What a program says at given parameters.
 
     Attributes:
         log_joint: log p(x_n, z_n = k) of each row and component.
         log_prior: log density of the parameters' priors; zero without any.
+        log_sums: log density of each row.
+        responsibilities: posterior probabilities of the components, by row.
     """
 
-    log_joint: Float[np.ndarray, "N K"]
-    log_prior: float
+    def __init__(self, log_joint: Float[np.ndarray, "N K"], log_prior: float) -> None:
+        self.log_joint, self.log_prior = log_joint, log_prior
+        self.responsibilities, self.log_sums = _normalised(log_joint)
 
     @property
     def objective(self) -> float:
         """Log likelihood, and the log prior where there is one."""
-        return float(np.sum(log_sums(self.log_joint))) + self.log_prior
-
-    @property
-    def responsibilities(self) -> Float[np.ndarray, "N K"]:
-        """Posterior probabilities of the components, by row."""
-        return normalise(self.log_joint)
+        return float(self.log_sums.sum()) + self.log_prior
 
 
 @dataclass(frozen=True)
@@ -66,22 +63,7 @@ def normalise(log_joint: Float[np.ndarray, "*lead K"]) -> Float[np.ndarray, "*le
         >>> normalise(np.log([[1.0, 3.0]])).tolist()
         [[0.25, 0.75]]
     """
-    top = log_joint.max(-1, keepdims=True)
-    found = np.exp(log_joint - np.where(np.isfinite(top), top, 0.0))
-    return found / found.sum(-1, keepdims=True)
-
-
-def log_sums(log_joint: Float[np.ndarray, "*lead K"]) -> Float[np.ndarray, "*lead"]:
-    """Return log densities of rows from those with each component, along the last axis.
-
-    Example:
-        >>> log_sums(np.log([[1.0, 3.0]])).round(6).tolist()
-        [1.386294]
-    """
-    top = log_joint.max(-1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        total = np.log(np.exp(log_joint - np.where(np.isfinite(top), top, 0.0)).sum(-1))
-    return total + np.where(np.isfinite(top), top, 0.0)[..., 0]
+    return _normalised(log_joint)[0]
 
 
 def climb(
@@ -226,12 +208,22 @@ def kmeans_start(
     return np.eye(num_components)[groups]
 
 
+def _normalised(log_joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities along the last axis, and the logarithms of what they were divided by."""
+    top = log_joint.max(-1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    parts = np.exp(log_joint - top)
+    total = parts.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return parts / total, (np.log(total) + top)[..., 0]
+
+
 def _distances(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return (centres**2).sum(1) - 2 * x @ centres.T  # of each row up to a constant
 
 
 def _finite(seen: Expected, step: int) -> Expected:
-    total = log_sums(seen.log_joint)
+    total = seen.log_sums
     if not np.isfinite(total).all() or not np.isfinite(seen.log_prior):
         rows = np.flatnonzero(~np.isfinite(total))
         where = f"of row {rows[0]} under every component" if len(rows) else "of the parameters"

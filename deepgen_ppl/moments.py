@@ -51,8 +51,11 @@ def scatter(
 ) -> Values:  # fmt: skip
     """Return scales (and correlations) of weighted squares about the locations."""
     if covariance in ("diagonal", "spherical"):
-        square = [w @ (x - m) ** 2 for w, m in zip(weights.T, loc, strict=True)]
-        return by_column(np.stack(square) / counts[:, None] + floor, covariance)
+        middle = x.mean(0)  # against cancellation
+        centred, aside = x - middle, loc - middle
+        square = weights.T @ centred**2 - 2 * aside * (weights.T @ centred)
+        square = np.maximum(square + weights.sum(0)[:, None] * aside**2, 0.0)
+        return by_column(square / counts[:, None] + floor, covariance)
     found = []
     for mine, mean in zip(weights.T, loc, strict=True):
         centred = x - mean

@@ -74,7 +74,7 @@ def classifiers(dg, optim, smoothing, family, num_steps):
     return {
         "naive Bayes": (bayes, partial(dg.em, progress=False)),
         "Bayesian logistic": (dg.logistic_regression(), by_gradients),
-        "neural network": (dg.neural_classifier(hidden=(16,), prior_scale=1.0), by_gradients),
+        "neural network": (dg.neural_classifier(hidden=(16,)), by_gradients),
     }
 
 

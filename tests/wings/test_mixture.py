@@ -1,6 +1,7 @@
 """Mixtures as programs: EM climbs on every family, verbs agree, draws are relabelled."""
 
 import importlib
+import itertools
 from types import ModuleType
 
 import numpy as np
@@ -240,3 +241,38 @@ def test_bad_data_are_refused(dg: ModuleType, language: ModuleType) -> None:
         dg.em(model, REALS, **QUIET)
     with pytest.raises(ValueError, match="params= has 'mean'"):
         dg.em(dg.mixture("gaussian", 2), REALS, params={"mean": np.zeros(2)}, **QUIET)
+
+
+def test_evidence_counts_every_naming(dg: ModuleType, language: ModuleType) -> None:
+    # Two Gaussians of known spread and conjugate locations: 2^8 assignments are enumerated.
+    from scipy.special import betaln
+    from scipy.stats import multivariate_normal
+
+    x = np.array([-3.2, -2.6, -3.4, -2.9, 3.1, 2.7, 3.3, 2.8], "float32")
+    model = dg.mixture(
+        "gaussian", 2, concentration=100.0,
+        priors={"loc": language.Normal(0.0, 3.0), "scale": language.LogNormal(0.0, 0.01)},
+    )  # fmt: skip
+    total = []
+    for groups in itertools.product((0, 1), repeat=8):
+        same = np.equal.outer(groups, groups)
+        ones = sum(groups)
+        share = betaln(100 + ones, 108 - ones) - betaln(100, 100)
+        total.append(multivariate_normal.logpdf(x, None, 9.0 * same + np.eye(8)) + share)
+    exact = np.logaddexp.reduce(total)
+    fit = dg.em(model, x, num_starts=1, **QUIET)
+    rng = np.random.default_rng(0)
+    posterior = fit.posterior(num_samples=800)
+    counts = np.array([4, 4])
+    for k in (0, 1):  # the exact posterior of one naming, where groups are sure
+        mine = x[x < 0] if posterior.draws["loc"][0, 0, k] < 0 else x[x > 0]
+        variance = 1 / (1 / 9 + counts[k])
+        noise = rng.normal(size=(1, 800)) * variance**0.5
+        posterior.draws["loc"][..., k] = mine.sum() * variance + noise
+    posterior.draws["scale"] = rng.lognormal(0, 0.01, (1, 800, 2)).astype("float32")
+    posterior.draws["weights"] = rng.dirichlet([104.0, 104.0], (1, 800)).astype("float32")
+    found = model.bridge(posterior, x).evidence
+    assert abs(found.log_evidence - exact) < 5 * found.standard_error + 0.02  # spread is not 1
+    sticks = dg.mixture("gaussian", 2, weights="stick_breaking", priors=True)
+    with pytest.raises(ValueError, match="under stick-breaking"):
+        sticks.bridge(posterior, x)

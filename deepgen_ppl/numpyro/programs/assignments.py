@@ -20,10 +20,11 @@ from numpyro.handlers import block
 from numpyro.infer.autoguide import AutoNormal
 
 from deepgen_ppl import relabelling
-from deepgen_ppl.classes import exact_evidence, learn
+from deepgen_ppl.classes import exact_evidence, learn, times_copies
 from deepgen_ppl.expectation import Expected, normalise
 from deepgen_ppl.numpyro.compilation import compiled
 from deepgen_ppl.numpyro.data import Inputs
+from deepgen_ppl.numpyro.infer.bridge import bridge
 from deepgen_ppl.numpyro.infer.evaluate import fields, over_draws
 from deepgen_ppl.numpyro.program import learned, log_density, read, read_pair
 from deepgen_ppl.numpyro.structure import Program
@@ -73,9 +74,14 @@ class Table:
     def expect(self, values: Mapping[str, Any]) -> Expected:
         """Return what the program says at some parameters."""
         place = {name: jnp.asarray(v, jnp.result_type(float)) for name, v in values.items()}
-        run = compiled(self.program.fn, "table", self.fn, place, self.inputs)
+
+        def by_component(values: Mapping[str, Any], inputs: Inputs) -> tuple[Array, Array]:
+            rows, shared = self.fn(values, inputs)
+            return rows.T, shared  # sums over few components go along long columns
+
+        run = compiled(self.program.fn, "table", by_component, place, self.inputs)
         rows, shared = run(place, self.inputs)
-        return Expected(np.asarray(rows, float), float(shared))
+        return Expected(np.asarray(rows, float).T, float(shared))
 
     def over(self, draws: Mapping[str, Any], params: Any = None) -> Float[np.ndarray, "S N K"]:
         """Return the tables of many draws."""
@@ -184,6 +190,18 @@ def relabel(model: Any, posterior: Posterior, data: Sequence[Any], method: str) 
     for name in (model.assignment, "responsibilities"):
         draws.pop(name, None)
     return replace(even, draws=draws)
+
+
+def all_namings(model: Any, posterior: Posterior, data: Sequence[Any], seed: int) -> Posterior:
+    """Bridge relabelled draws, and count the copies of their mode."""
+    if model.layout.weights == "stick_breaking":
+        raise ValueError(
+            "under stick-breaking the prior tells the components apart, so that copies of a mode "
+            "do not weigh alike: use smc."
+        )
+    named = relabel(model, posterior, data, "stephens")
+    found = bridge(named, model, *data, seed=seed)
+    return replace(found, evidence=times_copies(found.evidence, model.num_values))
 
 
 def guide(model: Any) -> Callable[..., Any]:

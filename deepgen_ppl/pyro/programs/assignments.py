@@ -19,11 +19,12 @@ from pyro.poutine import block
 from torch import Tensor
 
 from deepgen_ppl import relabelling
-from deepgen_ppl.classes import exact_evidence, learn
+from deepgen_ppl.classes import exact_evidence, learn, times_copies
 from deepgen_ppl.expectation import Expected, normalise
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.data import has_rows, num_rows, to_tensor, to_tensors
+from deepgen_ppl.pyro.infer.bridge import bridge
 from deepgen_ppl.pyro.infer.evaluate import fields, over_draws
 from deepgen_ppl.pyro.parameters import given, private_store
 from deepgen_ppl.pyro.program import log_density, read
@@ -52,7 +53,8 @@ def log_joint(
         return log_density(program, params, given, data)
 
     found = [one(value) for value in range(num_values)]
-    return torch.stack([rows for rows, _ in found], -1), found[0][1]
+    # Sums over few components go along long columns.
+    return torch.stack([rows for rows, _ in found]).T, found[0][1]
 
 
 class Table:
@@ -193,6 +195,18 @@ def relabel(model: Any, posterior: Posterior, data: Sequence[Any], method: str) 
 def learned(params: Any) -> dict[str, Tensor]:
     """Return parameter values from a mapping or a `Fit`."""
     return dict(given(params) or {})
+
+
+def all_namings(model: Any, posterior: Posterior, data: Sequence[Any], seed: int) -> Posterior:
+    """Bridge relabelled draws, and count the copies of their mode."""
+    if model.layout.weights == "stick_breaking":
+        raise ValueError(
+            "under stick-breaking the prior tells the components apart, so that copies of a mode "
+            "do not weigh alike: use smc."
+        )
+    named = relabel(model, posterior, data, "stephens")
+    found = bridge(named, model, *data, seed=seed)
+    return replace(found, evidence=times_copies(found.evidence, model.num_values))
 
 
 def guide(model: Any) -> Callable[..., Any]:

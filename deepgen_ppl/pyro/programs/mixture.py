@@ -187,3 +187,27 @@ class Mixture:
             Stephens: Dealing with label switching in mixture models. JRSS B 62, 2000.
         """
         return assignments.relabel(self, posterior, data, method)
+
+    def bridge(self, posterior: Posterior, *data: Any, seed: int = 0) -> Posterior:
+        r"""Estimate the log evidence from draws of the posterior, all namings counted.
+
+        Draws are relabelled, so that a normal can be bridged to them; the K! copies of that mode
+        that other names give add $\log K!$. Where components overlap so much that no naming is
+        clear, compare with `smc`.
+
+        Args:
+            posterior: draws of the parameters.
+            *data: the data that they are of.
+            seed: seed of the proposal.
+
+        Returns:
+            The relabelled posterior with its evidence.
+
+        Raises:
+            ValueError: the components differ in their prior, as in stick-breaking.
+
+        References:
+            Frühwirth-Schnatter: Estimating marginal likelihoods for mixture and Markov switching
+            models using bridge sampling techniques. Econometrics Journal 7, 2004.
+        """
+        return assignments.all_namings(self, posterior, data, seed)
