@@ -157,7 +157,7 @@ def numbers_of(
         numbers = array.astype(int)
         return _checked(name, array, numbers, known, mask, place)
     if event and mask is not None:
-        mask = mask.reshape(*mask.shape[: mask.ndim - event], -1).any(-1)
+        mask = np.asarray(mask.reshape(*mask.shape[: mask.ndim - event], -1).any(-1))
     shape = array.shape[: array.ndim - event]
     if shape[len(shape) - len(place.shape) :] != place.shape:
         raise ValueError(_shape_message(name, array.shape, place.shape + support.shape[2:]))
