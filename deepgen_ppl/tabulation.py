@@ -315,7 +315,8 @@ class _Scopes:
             for axis, size in enumerate(shape):
                 digit = np.arange(size).reshape((-1,) + (1,) * (len(shape) - axis))
                 runs = runs + digit * steps[:, axis]
-            yield Piece(term.start + rows, coordinates[rows][:, kept], runs, bundle)
+            columns, scopes = term.start + rows, coordinates[rows][:, kept]
+            yield Piece(columns, scopes, runs.astype(np.int32), bundle)
 
     def check(self, evaluate: Evaluate, rng: np.random.Generator) -> None:
         """Take in more of the sites until random changes of all else leave terms as they are."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import jax
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deepgen_ppl.numpyro.structure import Pair
 
 Compiled = Callable[..., Any]
+Value = TypeVar("Value")
 
 _MOST_KEPT = 64
 """Functions kept for one owner, the oldest go first: machine code takes memory maps, of which a
@@ -33,22 +34,22 @@ class _Entry(NamedTuple):
     shapes: Any
 
 
-class _Kept:
-    """Compiled functions by owner (held weakly, by identity) and key.
+class Kept(Generic[Value]):
+    """What was made for an owner (held weakly, by identity), by key.
 
-    An entry holds machine code and shapes only, so it does not keep its owner alive.
+    A value must not hold its owner, which it would keep alive.
     """
 
     def __init__(self) -> None:
-        self._tables: dict[int, tuple[Any, dict[Hashable, _Entry]]] = {}
+        self._tables: dict[int, tuple[Any, dict[Hashable, Value]]] = {}
 
-    def of(self, owner: Any) -> dict[Hashable, _Entry]:
+    def of(self, owner: Any) -> dict[Hashable, Value]:
         """Return the table of an owner; one that takes no weak reference has none that lasts."""
         owner = getattr(owner, "__self__", owner)  # a bound method is a new object at every access
         found = self._tables.get(id(owner))
         if found is not None and found[0]() is owner:
             return found[1]
-        table: dict[Hashable, _Entry] = {}
+        table: dict[Hashable, Value] = {}
         try:
             reference = weakref.ref(owner, partial(self._forget, id(owner)))
         except TypeError:
@@ -64,7 +65,7 @@ class _Kept:
         self._tables.pop(key, None)
 
 
-_KEPT = _Kept()
+_KEPT: Kept[_Entry] = Kept()
 
 
 class Build:
@@ -110,7 +111,7 @@ class Build:
                 fast code.
         """
         began = time.perf_counter()
-        self._keys[name] = key = (name, static, _structure(args), self._code)
+        self._keys[name] = key = (name, static, structure_of(args), self._code)
         shapes: Any
         if key in self._table:
             shapes = self._table[key].shapes
@@ -213,7 +214,8 @@ def use_compilation_cache(path: str | os.PathLike[str] | None = None) -> Path:
     return folder
 
 
-def _structure(args: Sequence[Any]) -> Hashable:
+def structure_of(args: Sequence[Any]) -> Hashable:
+    """Return structure, shapes and types of arguments, by which compiled code is known."""
     leaves, tree = jax.tree.flatten(args)
     device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     context = (jax.dtypes.canonicalize_dtype(float), str(device))

@@ -16,6 +16,7 @@ from numpyro.infer import util
 
 from deepgen_ppl.discrete import Coordinates, check_discrete, check_supports, values_between
 from deepgen_ppl.numpyro import program as program_
+from deepgen_ppl.numpyro.compilation import compiled
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.handlers import base
 from deepgen_ppl.numpyro.structure import Program, execute
@@ -157,14 +158,21 @@ def read_coordinates(
             depends on other latents.
 
     Cost:
-        Two runs of the program.
+        Two runs of the program, compiled at the first.
     """
     shapes = {name: site.shape for name, site in program.latents.items() if site.is_discrete}
     check_discrete(kernel, list(shapes), list(program.latents))
+
+    def supports(params: Any, inputs: Inputs, key: Array) -> dict[str, tuple[Array, ...]]:
+        run = program_.run(program, inputs, params, key, stand_in=True)
+        return {name: _support(run[name]["fn"]) for name in shapes}
+
     seen = []
     for number in (0, 1):
-        run = program_.run(program, inputs, params, random.key(number), stand_in=True)
-        found = {name: _support(run[name]["fn"], shape) for name, shape in shapes.items()}
+        call = (dict(params), inputs, random.key(number))
+        run = compiled(program.fn, "supports", supports, *call, static=tuple(shapes), once=True)
+        listed = jax.device_get(run(*call))
+        found = {name: _values(listed[name], shape) for name, shape in shapes.items()}
         check_supports(kernel, [name for name, support in found.items() if support is None], [])
         seen.append(found)
     moving = [name for name in shapes if not np.array_equal(seen[0][name], seen[1][name])]
@@ -172,13 +180,20 @@ def read_coordinates(
     return Coordinates.of(seen[0], shapes)
 
 
-def _support(fn: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return the values of each coordinate, `(n, K, *event)`; None where they have no end."""
+def _support(fn: Any) -> tuple[Array, ...]:
+    """Return bounds that differ from element to element, or all values; nothing where endless."""
     fn = base(fn)
     low, high = (getattr(fn.support, n, None) for n in ("lower_bound", "upper_bound"))
-    if low is not None and high is not None and np.ndim(high):
-        return values_between(low, high, shape)
+    if low is not None and high is not None and jnp.ndim(high):
+        return jnp.asarray(low), jnp.asarray(high)
     if not fn.has_enumerate_support:
-        return None
-    values = np.asarray(fn.enumerate_support(expand=False))
-    return values.reshape(1, len(values), *values.shape[values.ndim - fn.event_dim :])
+        return ()
+    values = jnp.asarray(fn.enumerate_support(expand=False))
+    return (values.reshape(len(values), *values.shape[values.ndim - fn.event_dim :]),)
+
+
+def _values(listed: tuple[Array, ...], shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the values of each coordinate, `(n, K, *event)`; None where they have no end."""
+    if len(listed) == 2:
+        return values_between(*listed, shape)
+    return np.asarray(listed[0])[None] if listed else None

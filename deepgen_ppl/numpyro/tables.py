@@ -16,14 +16,21 @@ from numpyro.ops.provenance import eval_provenance
 
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.numpyro import program as program_
-from deepgen_ppl.numpyro.compilation import compiled
+from deepgen_ppl.numpyro.compilation import Kept, compiled, structure_of
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.discrete import values_of
+from deepgen_ppl.numpyro.fingerprint import fingerprint
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.terms import unmasked
-from deepgen_ppl.tabulation import Term, tabulate, unobserved_name
+from deepgen_ppl.tabulation import Tabulation, Term, tabulate, unobserved_name
 
 _MOST_NUMBERS = 1 << 24
+
+TABULATIONS: Kept[tuple[list[Term], Tabulation]] = Kept()
+"""What was read of programs, at the shapes at which it was."""
+
+_MOST_KEPT = 4
+"""Readings that are kept of one program."""
 
 
 class Tables:
@@ -51,10 +58,16 @@ class Tables:
     ) -> None:
         self.program, self.coordinates = program, coordinates
         self.args = (dict(params), inputs, dict(held))
-        self.terms = self._read()
-        plates = {name: program.sites[name].plates for name in coordinates.places}
         self._width = 0
-        self.tabulation = tabulate(coordinates, plates, self.terms, self.evaluate)
+        kept = TABULATIONS.of(program.fn)
+        key = (fingerprint(program.fn), structure_of(self.args), places_key(coordinates))
+        if key not in kept:
+            self.terms = self._read()
+            plates = {name: program.sites[name].plates for name in coordinates.places}
+            kept[key] = self.terms, tabulate(coordinates, plates, self.terms, self.evaluate)
+            for old in list(kept)[:-_MOST_KEPT]:
+                del kept[old]
+        self.terms, self.tabulation = kept[key]
 
     def evaluate(self, x: Int[np.ndarray, "P D"]) -> Float[np.ndarray, "P T"]:
         """Return the terms at some coordinates, on the host."""
