@@ -21,6 +21,7 @@ from deepgen_ppl.numpyro.discrete import read_coordinates, values_of
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.tables import Tables, element_log_probs
 from deepgen_ppl.numpyro.terms import MOST_ENUMERATED, Terms
+from deepgen_ppl.tabulation import unobserved_name
 
 _PREPARED: WeakKeyDictionary[Program, dict[int, Sources]] = WeakKeyDictionary()
 
@@ -45,6 +46,8 @@ def prepare(
         ValueError: a latent has no finite support, or a term depends on too many of them.
     """
     discrete = [name for name, site in program.latents.items() if site.is_discrete]
+    # The languages' enumeration counts the observed elements of a masked site once for each state.
+    needed = needed or any(unobserved_name(name, program.sites) for name in discrete)
     if not discrete or (not needed and len(discrete) <= MOST_ENUMERATED):
         return
     size = inputs.num_rows if batch_size is None else batch_size

@@ -21,6 +21,7 @@ from deepgen_ppl.pyro.discrete import read_coordinates
 from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, private_store
 from deepgen_ppl.pyro.structure import Program, Site
 from deepgen_ppl.pyro.tables import Tables
+from deepgen_ppl.tabulation import unobserved_name
 
 MOST_ENUMERATED = 25
 """Discrete latents up to which summing out is left to Pyro's own enumeration."""
@@ -58,6 +59,8 @@ def prepare(
         ValueError: a latent has no finite support, or a term depends on too many of them.
     """
     discrete = [name for name, site in program.latents.items() if site.is_discrete]
+    # The languages' enumeration counts the observed elements of a masked site once for each state.
+    needed = needed or any(unobserved_name(name, program.sites) for name in discrete)
     if not discrete or (not needed and len(discrete) <= MOST_ENUMERATED):
         return
     total = data_.num_rows(data)
