@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,8 +162,8 @@ def numbers_of(
     shape = array.shape[: array.ndim - event]
     if shape[len(shape) - len(place.shape) :] != place.shape:
         raise ValueError(_shape_message(name, array.shape, place.shape + support.shape[2:]))
-    elements = int(np.prod(place.shape))
-    flat = array.reshape(-1, elements if elements and array.size else 1, 1, *support.shape[2:])
+    lead = math.prod(shape[: len(shape) - len(place.shape)])
+    flat = array.reshape(lead, place.size, 1, *support.shape[2:])
     same = (flat == support[None]).reshape(*flat.shape[:2], support.shape[1], -1).all(-1)
     known = same.any(-1).reshape(shape)
     return _checked(name, array, same.argmax(-1).reshape(shape), known, mask, place)
@@ -227,11 +228,11 @@ def _rows(
     name: str, value: np.ndarray, shape: tuple[int, ...], last: tuple[int, ...]
 ) -> tuple[np.ndarray, bool]:
     """Return values as rows, `(B or 1, size, *last)`, and whether they had rows."""
-    wanted = (*shape, *last)
+    wanted, size = (*shape, *last), math.prod(shape)
     if value.shape == wanted:
-        return value.reshape(1, -1, *last), False
+        return value.reshape(1, size, *last), False
     if value.ndim == len(wanted) + 1 and value.shape[1:] == wanted:
-        return value.reshape(len(value), -1, *last), True
+        return value.reshape(len(value), size, *last), True
     raise ValueError(_shape_message(name, value.shape, wanted))
 
 
