@@ -152,17 +152,19 @@ def tree_mixture(
             f"num_components is {num_components} and num_steps {num_steps}; there is one or more."
         )
     data = _Indicators.of(rows, states)
+    numbers, times = np.unique(data.numbers, axis=0, return_counts=True)  # equal rows once
+    data, num_rows = _Indicators.of(numbers, data.states), len(data.numbers)
     rng = np.random.default_rng(seed)
-    shares = rng.dirichlet(np.ones(num_components), size=len(data.numbers))
+    shares = rng.dirichlet(np.ones(num_components), size=len(numbers))
     objective: list[float] = []
     for _ in range(num_steps):
-        trees = data.trees(shares, pseudocount)
-        weights = (shares.sum(0) + pseudocount) / (shares.sum() + num_components * pseudocount)
+        trees = data.trees(shares * times[:, None], pseudocount)
+        weights = (times @ shares + pseudocount) / (num_rows + num_components * pseudocount)
         mixture = TreeMixture(weights, tuple(trees), np.array(objective))
-        joint = mixture.log_joint(data.numbers)
+        joint = mixture.log_joint(numbers)
         shares = softmax(joint, axis=1)
-        prior = pseudocount * _log_prior(mixture) / len(data.numbers) if pseudocount else 0.0
-        objective.append(float(np.mean(np.asarray(logsumexp(joint, axis=1)))) + prior)
+        prior = pseudocount * _log_prior(mixture) / num_rows if pseudocount else 0.0
+        objective.append(float(times @ np.asarray(logsumexp(joint, axis=1))) / num_rows + prior)
         if len(objective) > 1 and objective[-1] - objective[-2] < tolerance:
             break
     return TreeMixture(mixture.weights, mixture.trees, np.array(objective))
