@@ -34,20 +34,20 @@ def test_em_finds_the_tables_of_pyagrum(dg: ModuleType, tmp_path) -> None:
     rows, mask = at_random(net, 600, seed=0)
     labels = net.decode(np.ma.MaskedArray(rows, ~mask))
     start = jittered(BayesNet.from_structure(net.states, net.parents), 0, 0.2)
-    fit = dg.learn_bayes_net(start, labels, num_steps=2000, tolerance=1e-9)
+    fit = dg.learn_bayes_net(start, labels, num_steps=5000, tolerance=1e-12)
     assert fit.converged and (np.diff(fit.log_likelihoods) > -1e-7).all()
     file = tmp_path / "rows.csv"
     lines = [",".join(net.variables), *(",".join(c or "?" for c in row) for row in labels)]
     file.write_text("\n".join(lines))
     learner = gum.BNLearner(str(file), networks.to_agrum(start), ["?"])
     learner.useNoPrior()
-    learner.useEMWithDiffCriterion(1e-7, 0.0)
+    learner.useEMWithDiffCriterion(1e-10, 0.0)
     theirs = learner.learnParameters(networks.to_agrum(start))
     for variable, table in fit.net.tables.items():
         axes = [*net.parents[variable], variable]
         names = list(reversed(theirs.cpt(variable).names))
         expected = theirs.cpt(variable).toarray().transpose([names.index(a) for a in axes])
-        np.testing.assert_allclose(table, expected, atol=2e-3, err_msg=variable)
+        np.testing.assert_allclose(table, expected, atol=1e-5, err_msg=variable)
 
 
 def test_em_is_right_where_cells_are_missing_at_random(dg: ModuleType) -> None:
