@@ -23,7 +23,9 @@ from deepgen_ppl import (
 )
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.markov_chain import MarkovChain
+from deepgen_ppl.numpyro import flows
 from deepgen_ppl.numpyro.compilation import use_compilation_cache
+from deepgen_ppl.numpyro.flows.check import check_flow
 from deepgen_ppl.numpyro.infer.ais import ais
 from deepgen_ppl.numpyro.infer.bounds import evidence_bounds
 from deepgen_ppl.numpyro.infer.bridge import bridge
@@ -85,9 +87,11 @@ __all__ = [
     "ais",
     "bayes_net",
     "bridge",
+    "check_flow",
     "em",
     "evidence_bounds",
     "exact",
+    "flows",
     "hmm",
     "importance",
     "learn_bayes_net",

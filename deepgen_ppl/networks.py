@@ -1,0 +1,107 @@
+"""Initial weights of networks and the masks of autoregressive ones, equal on both wings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Weights(NamedTuple):
+    """Initial weights of a network.
+
+    Attributes:
+        weights: of each layer, shape (inputs, outputs).
+        biases: of each layer, shape (outputs,).
+        from_context: of the context into the first layer, shape (context, outputs), or None.
+    """
+
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
+    from_context: np.ndarray | None
+
+
+def initial_weights(
+    rng: np.random.Generator,
+    inputs: int,
+    outputs: int,
+    hidden: Sequence[int],
+    context: int = 0,
+    zero: bool = True,
+) -> Weights:
+    r"""Draw the weights of a network, uniform on \(\pm 1/\sqrt{\text{inputs}}\) of each layer.
+
+    Args:
+        rng: source of the draws.
+        inputs: number of inputs.
+        outputs: number of outputs.
+        hidden: units of each hidden layer.
+        context: further inputs, that no mask applies to.
+        zero: whether the last layer is zero, so that the network's output is too.
+
+    Example:
+        >>> drawn = initial_weights(np.random.default_rng(0), 3, 2, (5,), context=1)
+        >>> [w.shape for w in drawn.weights], drawn.from_context.shape
+        ([(3, 5), (5, 2)], (1, 5))
+    """
+    layers = (inputs, *hidden, outputs)
+    weights, biases, from_context = [], [], None
+    for number, (before, after) in enumerate(pairwise(layers)):
+        fan_in = before + context if number == 0 else before
+        bound = 1.0 / max(fan_in, 1) ** 0.5
+        drawn = rng.uniform(-bound, bound, (fan_in + 1, after))
+        if zero and number == len(hidden):
+            drawn = np.zeros_like(drawn)
+        weights.append(drawn[:before])
+        biases.append(drawn[-1])
+        if number == 0 and context:
+            from_context = drawn[before:-1]
+    return Weights(tuple(weights), tuple(biases), from_context)
+
+
+def groups(features: int, hidden: Sequence[int], context: int = 0) -> tuple[np.ndarray, ...]:
+    """Return the group of each unit of an autoregressive network, layer by layer, in order.
+
+    A unit of group g sees inputs before g and units of groups up to g; output i sees groups up to
+    i.
+    Group 0, which sees the context only, exists where there is one.
+
+    Args:
+        features: number of features.
+        hidden: units of each hidden layer.
+        context: number of context features.
+
+    References:
+        Germain, Gregor, Murray, Larochelle: MADE, masked autoencoder for distribution estimation.
+        ICML 2015. https://arxiv.org/abs/1502.03509
+
+    Example:
+        >>> [g.tolist() for g in groups(3, (4,))]
+        [[1, 1, 2, 2]]
+        >>> [g.tolist() for g in groups(3, (4,), context=1)]
+        [[0, 0, 1, 2]]
+    """
+    first = 0 if context or features == 1 else 1
+    number = features - first
+    return tuple(first + np.arange(units) * number // units for units in hidden)
+
+
+def masks(features: int, hidden: Sequence[int], outputs: int, context: int = 0) -> list[np.ndarray]:
+    """Return the mask of each layer of an autoregressive network, of ones and zeros.
+
+    Args:
+        features: number of features.
+        hidden: units of each hidden layer.
+        outputs: outputs of each feature; output p of feature i is number p * features + i.
+        context: number of context features.
+
+    Example:
+        >>> masks(2, (), 1)[0].tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+    """
+    units = [np.arange(1, features + 1), *groups(features, hidden, context)]
+    last = np.tile(np.arange(features), outputs)
+    units.append(last)
+    return [(a[:, None] <= b[None, :]).astype(float) for a, b in pairwise(units)]

@@ -1,0 +1,82 @@
+"""Elementwise affine and additive maps, whose parameters a network gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from deepgen_ppl import flow_checks
+
+
+def soft_clamp(value: Array, bound: float) -> Array:
+    r"""Return \(v / (1 + |v| / b)\), between -b and b, which is v to first order at zero."""
+    return value / (1.0 + jnp.abs(value) / bound)
+
+
+@dataclass(frozen=True)
+class Affine:
+    r"""Scale and shift, \( y = x\,e^{s} + t \), with log scales clamped softly to \(\pm b\).
+
+    Args:
+        bound: largest absolute log scale b.
+
+    Raises:
+        ValueError: the bound is not positive.
+
+    Example:
+        >>> Affine().push(jnp.ones(2), jnp.zeros((2, 2)))[0].tolist()
+        [1.0, 1.0]
+    """
+
+    bound: float = 5.0
+
+    def __post_init__(self) -> None:
+        flow_checks.positive("bound", self.bound)
+
+    @property
+    def size(self) -> int:
+        """Parameters of each feature: log scale and shift."""
+        return 2
+
+    def push(
+        self, x: Float[Array, "*batch D"], params: Float[Array, "*batch 2 D"]
+    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
+        """Map x to y, with the log derivative."""
+        log_scale = soft_clamp(params[..., 0, :], self.bound)
+        return x * jnp.exp(log_scale) + params[..., 1, :], log_scale
+
+    def pull(
+        self, y: Float[Array, "*batch D"], params: Float[Array, "*batch 2 D"]
+    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
+        """Map y to x, with the log derivative of that map."""
+        log_scale = soft_clamp(params[..., 0, :], self.bound)
+        return (y - params[..., 1, :]) * jnp.exp(-log_scale), -log_scale
+
+
+@dataclass(frozen=True)
+class Additive:
+    r"""A shift, \( y = x + t \), which keeps volumes.
+
+    Example:
+        >>> Additive().pull(jnp.ones(2), jnp.ones((1, 2)))[0].tolist()
+        [0.0, 0.0]
+    """
+
+    @property
+    def size(self) -> int:
+        """Parameters of each feature: the shift."""
+        return 1
+
+    def push(
+        self, x: Float[Array, "*batch D"], params: Float[Array, "*batch 1 D"]
+    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
+        """Map x to y, with the log derivative."""
+        return x + params[..., 0, :], jnp.zeros_like(x)
+
+    def pull(
+        self, y: Float[Array, "*batch D"], params: Float[Array, "*batch 1 D"]
+    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
+        """Map y to x, with the log derivative of that map."""
+        return y - params[..., 0, :], jnp.zeros_like(y)

@@ -1,0 +1,160 @@
+"""Networks: multi-layer perceptrons, plain and masked to be autoregressive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from deepgen_ppl import flow_checks, networks
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "silu": jax.nn.silu,
+    "elu": jax.nn.elu,
+    "softplus": jax.nn.softplus,
+}
+
+
+class MLP(eqx.Module):
+    r"""A multi-layer perceptron on batches of any shape, with an optional context.
+
+    \[ h_1 = a(x W_1 + c W_c + b_1), \quad h_l = a(h_{l-1} W_l + b_l), \quad y = h_L W + b \]
+
+    The context enters by its own product, so that one context serves many inputs at its own cost.
+
+    Args:
+        inputs: number of inputs; 0 lets the output depend on the context only.
+        outputs: number of outputs.
+        hidden: units of each hidden layer.
+        context: number of context features.
+        activation: "relu", "tanh", "silu", "elu" or "softplus".
+        zero: whether the last layer is zero at first.
+        seed: seed of the initial weights, or a NumPy generator.
+
+    Raises:
+        ValueError: a size is no whole number, or the activation is unknown.
+
+    Example:
+        >>> net = MLP(3, 2, (16,), context=1)
+        >>> net(jnp.ones((5, 3)), jnp.ones(1)).shape
+        (5, 2)
+    """
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    from_context: Array | None
+    activation: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int] = (64, 64),
+        context: int = 0,
+        *,
+        activation: str = "relu",
+        zero: bool = False,
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        flow_checks.sizes(outputs, context, hidden)
+        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
+        rng = np.random.default_rng(seed)
+        drawn = networks.initial_weights(rng, inputs, outputs, hidden, context, zero)
+        self.weights = tuple(jnp.asarray(w, float) for w in drawn.weights)
+        self.biases = tuple(jnp.asarray(b, float) for b in drawn.biases)
+        found = drawn.from_context
+        self.from_context = None if found is None else jnp.asarray(found, float)
+        self.activation = activation
+
+    def __call__(
+        self, x: Float[Array, "*batch inputs"], context: Float[Array, "*#batch context"] | None
+    ) -> Float[Array, "*batch outputs"]:
+        """Return the outputs at inputs and context."""
+        return forward(self, self.weights, x, context)
+
+
+class MaskedMLP(eqx.Module):
+    r"""An autoregressive network: output i of each group of outputs sees inputs before i only.
+
+    The units of each hidden layer are sorted by what they see, and outputs have the shape
+    (outputs, features). The context reaches every unit.
+
+    Args:
+        features: number of inputs D.
+        outputs: outputs of each feature.
+        hidden: units of each hidden layer.
+        context: number of context features.
+        activation: as of `MLP`.
+        seed: seed of the initial weights, or a NumPy generator; the last layer is zero.
+
+    References:
+        Germain, Gregor, Murray, Larochelle: MADE, masked autoencoder for distribution estimation.
+        ICML 2015. https://arxiv.org/abs/1502.03509
+
+    Example:
+        >>> net = MaskedMLP(3, 2, (16,))
+        >>> net(jnp.ones((5, 3)), None).shape
+        (5, 2, 3)
+    """
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    from_context: Array | None
+    features: int = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+    hidden: tuple[int, ...] = eqx.field(static=True)
+    context: int = eqx.field(static=True)
+    activation: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        hidden: Sequence[int] = (64, 64),
+        context: int = 0,
+        *,
+        activation: str = "relu",
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        flow_checks.sizes(features, context, hidden)
+        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
+        rng = np.random.default_rng(seed)
+        drawn = networks.initial_weights(rng, features, features * outputs, hidden, context)
+        self.weights = tuple(jnp.asarray(w, float) for w in drawn.weights)
+        self.biases = tuple(jnp.asarray(b, float) for b in drawn.biases)
+        found = drawn.from_context
+        self.from_context = None if found is None else jnp.asarray(found, float)
+        self.features, self.outputs, self.hidden = features, outputs, tuple(hidden)
+        self.context, self.activation = context, activation
+
+    @property
+    def masked(self) -> tuple[Array, ...]:
+        """The weights of each layer, those that see too much set to zero."""
+        masks = networks.masks(self.features, self.hidden, self.outputs, self.context)
+        return tuple(w * m.astype(w.dtype) for w, m in zip(self.weights, masks, strict=True))
+
+    def __call__(
+        self, x: Float[Array, "*batch features"], context: Float[Array, "*#batch context"] | None
+    ) -> Float[Array, "*batch outputs features"]:
+        """Return the outputs of each feature."""
+        y = forward(self, self.masked, x, context)
+        return y.reshape(*y.shape[:-1], self.outputs, self.features)
+
+
+def forward(
+    net: MLP | MaskedMLP, weights: Sequence[Array], x: Array, context: Array | None
+) -> Array:
+    """Return the outputs of a network with these weights."""
+    activation = ACTIVATIONS[net.activation]
+    h = x @ weights[0] + net.biases[0]
+    if net.from_context is not None and context is not None:
+        h = h + context @ net.from_context
+    for weight, bias in zip(weights[1:], net.biases[1:], strict=True):
+        h = activation(h) @ weight + bias
+    return h

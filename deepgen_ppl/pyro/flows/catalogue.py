@@ -1,0 +1,249 @@
+"""The published flows: thin configurations of the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepgen_ppl import flow_checks
+from deepgen_ppl.pyro.flows.actnorm import ActNorm
+from deepgen_ppl.pyro.flows.affine import Additive, Affine
+from deepgen_ppl.pyro.flows.autoregressive import Autoregressive
+from deepgen_ppl.pyro.flows.coupling import Coupling
+from deepgen_ppl.pyro.flows.flow import Flow
+from deepgen_ppl.pyro.flows.layer import Chain, Layer, Stack
+from deepgen_ppl.pyro.flows.permutation import Reverse
+from deepgen_ppl.pyro.flows.spline import Spline
+
+
+def stacked(
+    make: Callable[[np.random.Generator], Layer], transforms: int, seed: int, *ends: Layer
+) -> Layer:
+    """Return layers of one kind, each with its own initial weights, then some others."""
+    flow_checks.whole("transforms", transforms)
+    rng = np.random.default_rng(seed)
+    layers = [make(rng) for _ in range(transforms)]
+    body: Layer = Stack(layers) if transforms > 1 else layers[0]
+    return Chain((body, *ends)) if ends else body
+
+
+def NICE(
+    features: int,
+    context: int = 0,
+    *,
+    transforms: int = 4,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "relu",
+    support: Any = None,
+    seed: int = 0,
+) -> Flow:
+    """Return a flow of additive couplings, which keep volumes, with a scale of each feature.
+
+    Args:
+        features: number of features, 2 or more.
+        context: number of context features.
+        transforms: number of couplings.
+        hidden: units of each hidden layer.
+        activation: "relu", "tanh", "silu", "elu" or "softplus".
+        support: constraint of the values.
+        seed: seed of the initial weights.
+
+    Cost:
+        Both directions take one pass of each network.
+
+    References:
+        Dinh, Krueger, Bengio: NICE, non-linear independent components estimation. 2014.
+        https://arxiv.org/abs/1410.8516
+
+    Example:
+        >>> NICE(2).fast
+        'both'
+    """
+
+    def make(rng: np.random.Generator) -> Layer:
+        options: dict[str, Any] = {"activation": activation, "seed": rng}
+        return Chain(
+            (Coupling(features, context, Additive(), hidden, **options), Reverse(features))
+        )
+
+    flow_checks.sizes(features, context, hidden, 2, "NICE")
+    return Flow(stacked(make, transforms, seed, ActNorm(features)), support)
+
+
+def RealNVP(
+    features: int,
+    context: int = 0,
+    *,
+    transforms: int = 4,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "relu",
+    support: Any = None,
+    seed: int = 0,
+) -> Flow:
+    """Return a flow of affine couplings.
+
+    Args:
+        features: number of features, 2 or more.
+        context: number of context features.
+        transforms: number of couplings.
+        hidden: units of each hidden layer.
+        activation: "relu", "tanh", "silu", "elu" or "softplus".
+        support: constraint of the values.
+        seed: seed of the initial weights.
+
+    Cost:
+        Both directions take one pass of each network.
+
+    References:
+        Dinh, Sohl-Dickstein, Bengio: Density estimation using Real NVP. ICLR 2017.
+        https://arxiv.org/abs/1605.08803
+
+    Example:
+        >>> RealNVP(2).fast
+        'both'
+    """
+
+    def make(rng: np.random.Generator) -> Layer:
+        options: dict[str, Any] = {"activation": activation, "seed": rng}
+        return Chain((Coupling(features, context, Affine(), hidden, **options), Reverse(features)))
+
+    flow_checks.sizes(features, context, hidden, 2, "RealNVP")
+    return Flow(stacked(make, transforms, seed), support)
+
+
+def NSF(
+    features: int,
+    context: int = 0,
+    *,
+    transforms: int = 4,
+    hidden: Sequence[int] = (64, 64),
+    bins: int = 8,
+    bound: float = 5.0,
+    autoregressive: bool = False,
+    activation: str = "relu",
+    support: Any = None,
+    seed: int = 0,
+) -> Flow:
+    """Return a neural spline flow: rational quadratic splines, by couplings or autoregressive.
+
+    Args:
+        features: number of features; 2 or more for couplings.
+        context: number of context features.
+        transforms: number of layers.
+        hidden: units of each hidden layer.
+        bins: pieces of each spline.
+        bound: splines are the identity outside of (-bound, bound): standardise the data.
+        autoregressive: whether each feature is moved given all before it, with fast densities,
+            rather than one half given the other.
+        activation: "relu", "tanh", "silu", "elu" or "softplus".
+        support: constraint of the values.
+        seed: seed of the initial weights.
+
+    Cost:
+        Couplings take one pass of each network in both directions; autoregressive layers take one
+        for densities and D steps for draws.
+
+    References:
+        Durkan, Bekasov, Murray, Papamakarios: Neural spline flows. NeurIPS 2019.
+        https://arxiv.org/abs/1906.04032
+
+    Example:
+        >>> NSF(1, autoregressive=True).fast
+        'pull'
+    """
+    spline = Spline(bins, bound)
+    kind: Any = Autoregressive if autoregressive else Coupling
+
+    def make(rng: np.random.Generator) -> Layer:
+        layer = kind(features, context, spline, hidden, activation=activation, seed=rng)
+        return Chain((layer, Reverse(features)))
+
+    least = 1 if autoregressive else 2
+    flow_checks.sizes(features, context, hidden, least, "NSF by couplings")
+    return Flow(stacked(make, transforms, seed), support)
+
+
+def MAF(
+    features: int,
+    context: int = 0,
+    *,
+    transforms: int = 4,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "relu",
+    support: Any = None,
+    seed: int = 0,
+) -> Flow:
+    """Return a masked autoregressive flow, whose densities are fast.
+
+    Args:
+        features: number of features.
+        context: number of context features.
+        transforms: number of layers.
+        hidden: units of each hidden layer.
+        activation: "relu", "tanh", "silu", "elu" or "softplus".
+        support: constraint of the values.
+        seed: seed of the initial weights.
+
+    Cost:
+        One pass of each network for densities. Draws take D steps for each layer that together
+        visit each weight once, the arithmetic of about one pass.
+
+    References:
+        Papamakarios, Pavlakou, Murray: Masked autoregressive flow for density estimation. NeurIPS
+        2017. https://arxiv.org/abs/1705.07057
+
+    Example:
+        >>> MAF(2).fast
+        'pull'
+    """
+
+    def make(rng: np.random.Generator) -> Layer:
+        options: dict[str, Any] = {"activation": activation, "seed": rng}
+        layer = Autoregressive(features, context, Affine(), hidden, **options)
+        return Chain((layer, Reverse(features)))
+
+    return Flow(stacked(make, transforms, seed), support)
+
+
+def IAF(
+    features: int,
+    context: int = 0,
+    *,
+    transforms: int = 4,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "relu",
+    support: Any = None,
+    seed: int = 0,
+) -> Flow:
+    """Return an inverse autoregressive flow, whose draws are fast: a family for guides.
+
+    Args:
+        features: number of features.
+        context: number of context features.
+        transforms: number of layers.
+        hidden: units of each hidden layer.
+        activation: "relu", "tanh", "silu", "elu" or "softplus".
+        support: constraint of the values.
+        seed: seed of the initial weights.
+
+    Cost:
+        One pass of each network for draws with their densities; densities of other values take D
+        steps for each layer.
+
+    References:
+        Kingma et al.: Improved variational inference with inverse autoregressive flow. NeurIPS
+        2016. https://arxiv.org/abs/1606.04934
+
+    Example:
+        >>> IAF(2).fast
+        'push'
+    """
+
+    def make(rng: np.random.Generator) -> Layer:
+        options: dict[str, Any] = {"activation": activation, "seed": rng}
+        layer = Autoregressive(features, context, Affine(), hidden, fast="push", **options)
+        return Chain((layer, Reverse(features)))
+
+    return Flow(stacked(make, transforms, seed), support)

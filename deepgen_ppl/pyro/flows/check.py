@@ -1,0 +1,128 @@
+"""`check_flow`: the laws of a flow, tried at random points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import ComposeTransform, constraints
+
+from deepgen_ppl import flow_checks
+from deepgen_ppl.diagnosis import Diagnosis
+from deepgen_ppl.flow_diagnosis import Found, diagnose_flow
+from deepgen_ppl.pyro.flows.flow import Flow
+from deepgen_ppl.pyro.flows.layer import Context, Layer
+from deepgen_ppl.pyro.parameters import forked_rng
+
+
+def check_flow(
+    flow: Any,
+    context: Context = None,
+    *,
+    num_points: int = 64,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> Diagnosis:
+    r"""Check the laws of a flow at random points.
+
+    What it pushes it pulls back; its log determinant is that of automatic differentiation; the
+    density of draws is their log_prob; the density of one or two features integrates to one; and
+    the largest singular values of its Jacobian and of that of its inverse leave digits.
+
+    Args:
+        flow: a flow or a layer of `dg.flows`, another function of a context that returns a
+            `TransformedDistribution`, or such a distribution.
+        context: one context, shape (context,), where the flow has one.
+        num_points: number of random points.
+        tolerance: largest relative error; a few roots of the precision of its numbers when None.
+        seed: seed of the points.
+
+    Returns:
+        A diagnosis; `diagnosis.ok` is its verdict.
+
+    Raises:
+        TypeError: it is no flow.
+        ValueError: the context is a batch, or what the flow refuses.
+
+    Cost:
+        A Jacobian of D columns at each point, and 360,000 densities for two features.
+
+    References:
+        Behrmann, Vicol, Wang, Grosse, Jacobsen: Understanding and mitigating exploding inverses in
+        invertible neural networks. AISTATS 2021. https://arxiv.org/abs/2006.09347
+
+    Example:
+        >>> import deepgen_ppl.pyro as dg
+        >>> dg.check_flow(dg.flows.RealNVP(2)).ok
+        True
+    """
+    flow_checks.whole("num_points", num_points)
+    density = _density(flow, context)
+    transform: Any = ComposeTransform(density.transforms)
+    with forked_rng(seed):
+        z = density.base_dist.sample((num_points,))
+        size = z[0].numel()
+        columns = [torch.autograd.functional.jacobian(transform, row) for row in z]
+        with torch.no_grad():
+            x = transform(z)
+            jacobian = torch.stack(columns).reshape(num_points, -1, size)
+            log_det = transform.log_abs_det_jacobian(z, x)
+            drawn = density.base_dist.log_prob(z) - log_det
+            found = Found(
+                _flat(z), _flat(transform.inv(x)), _numbers(log_det), _numbers(jacobian),
+                _numbers(density.log_prob(x)), _numbers(drawn), _integral(density),
+            )  # fmt: skip
+    precision = float(torch.finfo(z.dtype).eps)
+    limit = (
+        8.0 * precision**0.5 if tolerance is None else flow_checks.positive("tolerance", tolerance)
+    )
+    title = f"{type(flow).__name__} of {size} features, {num_points} points"
+    return diagnose_flow(title, found, limit, precision)
+
+
+def _density(flow: Any, context: Context) -> Any:
+    flow = Flow(flow) if isinstance(flow, Layer) else flow
+    density: Any = flow
+    if not isinstance(flow, dist.Distribution) and callable(flow):
+        density = flow() if context is None else flow(context)
+    if not isinstance(density, dist.TransformedDistribution):
+        raise TypeError(
+            "check_flow takes a flow, a layer, or a TransformedDistribution, not "
+            f"{type(flow).__name__}. Put a transform into TransformedDistribution(base, transform)."
+        )
+    if len(density.batch_shape):
+        raise ValueError(
+            f"check_flow looks at one density, but this one has batch shape "
+            f"{tuple(density.batch_shape)}. "
+            "Pass one context."
+        )
+    return density
+
+
+def _integral(density: dist.TransformedDistribution) -> float | None:
+    support = density.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    size = int(np.prod(density.event_shape))
+    if support is not constraints.real or size > 2:
+        return None
+    draws = density.sample((4096,))
+    flat = _flat(draws)
+    low, high = flat.min(0), flat.max(0)
+    low, high = low - 0.6 * (high - low), high + 0.6 * (high - low)
+    steps = 4000 if size == 1 else 600
+    axes = [np.linspace(a, b, steps) for a, b in zip(low, high, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, *density.event_shape)
+    log_prob = density.log_prob(torch.as_tensor(grid, dtype=draws.dtype))
+    return float(np.exp(_numbers(log_prob)).sum() * np.prod((high - low) / (steps - 1)))
+
+
+def _numbers(value: Tensor) -> np.ndarray:
+    return value.detach().cpu().double().numpy()
+
+
+def _flat(value: Tensor) -> np.ndarray:
+    return _numbers(value).reshape(len(value), -1)

@@ -1,0 +1,51 @@
+"""Flows of equal weights are equal on both wings, to 1e-6; equal seeds give equal weights."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepgen_ppl.numpyro as on_numpyro
+import deepgen_ppl.pyro as on_pyro
+
+from ..wings import flows_numpyro, flows_pyro
+from ..wings.test_flows import FLOWS, LAYERS, PLAIN, contexts, layer, points
+
+SIDES = ((on_numpyro, flows_numpyro), (on_pyro, flows_pyro))
+ROWS = [(n, 0) for n in (*LAYERS, *PLAIN)] + [(n, 2) for n in LAYERS]
+
+
+def agree(ours: Any, theirs: Any) -> None:
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def equal_weights(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        agree(value, second[name])
+
+
+@pytest.mark.parametrize(("name", "context"), ROWS)
+def test_layers_of_equal_seeds_are_equal(name: str, context: int) -> None:
+    """Weights at first; values and log determinants of both directions after the same noise."""
+    built = [on.perturbed(layer(dg, name, 3, context), 0.4) for dg, on in SIDES]
+    equal_weights(*(on.leaves(b) for b, (_, on) in zip(built, SIDES, strict=True)))
+    z, c = points(4, 3), contexts(context, 4)
+    for way in ("push", "pull"):
+        ours, theirs = (getattr(on, way)(b, z, c) for b, (_, on) in zip(built, SIDES, strict=True))
+        agree(ours[0], theirs[0])
+        agree(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flows_of_equal_seeds_are_equal(name: str) -> None:
+    """Weights at first; densities and their gradients after the same noise."""
+    built = [
+        on.perturbed(FLOWS[name](dg.flows, 3, 2, transforms=2, hidden=(8,), seed=3))
+        for dg, on in SIDES
+    ]
+    equal_weights(*(on.leaves(b) for b, (_, on) in zip(built, SIDES, strict=True)))
+    x, c = points(5, 3), contexts(2, 5)
+    agree(*(on.log_prob(b, x, c) for b, (_, on) in zip(built, SIDES, strict=True)))
+    ours, theirs = (on.gradients(b, x, c)[0] for b, (_, on) in zip(built, SIDES, strict=True))
+    equal_weights(ours, theirs)
