@@ -140,7 +140,7 @@ def fitted(flow: Any, fit: Any, name: str = "flow") -> Any:
     return eqx.combine(jax.tree.map(jnp.asarray, params[key]), static)
 
 
-def standardised(flow: Flow, x: Float[Array, rows * event]) -> Flow:
+def standardised(flow: Flow, x: Float[Array, "rows ..."]) -> Flow:
     """Return a flow behind a fixed layer that scales its draws as data are scaled.
 
     Args:
@@ -162,7 +162,7 @@ def standardised(flow: Flow, x: Float[Array, rows * event]) -> Flow:
     return Flow(Chain((flow.layer, end)), flow.support)
 
 
-def initialised(flow: Flow, x: Float[Array, rows * event], context: Context = None) -> Flow:
+def initialised(flow: Flow, x: Float[Array, "rows ..."], context: Context = None) -> Flow:
     """Return a flow whose `ActNorm` layers begin by making a batch of mean 0 and deviation 1.
 
     Args:

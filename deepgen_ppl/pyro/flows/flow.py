@@ -143,7 +143,7 @@ def fitted(flow: Any, fit: Any, name: str = "flow") -> Any:
     return found
 
 
-def standardised(flow: Flow, x: Float[Tensor, rows * event]) -> Flow:
+def standardised(flow: Flow, x: Float[Tensor, "rows ..."]) -> Flow:
     """Return a flow behind a fixed layer that scales its draws as data are scaled.
 
     Args:
@@ -165,7 +165,7 @@ def standardised(flow: Flow, x: Float[Tensor, rows * event]) -> Flow:
     return Flow(Chain((flow.layer, end)), flow.support)
 
 
-def initialised(flow: Flow, x: Float[Tensor, rows * event], context: Context = None) -> Flow:
+def initialised(flow: Flow, x: Float[Tensor, "rows ..."], context: Context = None) -> Flow:
     """Return a flow whose `ActNorm` layers begin by making a batch of mean 0 and deviation 1.
 
     Args:
