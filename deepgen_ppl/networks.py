@@ -105,3 +105,35 @@ def masks(features: int, hidden: Sequence[int], outputs: int, context: int = 0) 
     last = np.tile(np.arange(features), outputs)
     units.append(last)
     return [(a[:, None] <= b[None, :]).astype(float) for a, b in pairwise(units)]
+
+
+def initial_convolutions(
+    seed: int | np.random.Generator, inputs: int, outputs: int, channels: int, context: int = 0
+) -> Weights:
+    """Draw the weights of convolutions of 3 x 3, 1 x 1 and 3 x 3 pixels, the last ones zero.
+
+    Args:
+        seed: source of the draws.
+        inputs: channels of the input.
+        outputs: channels of the output.
+        channels: hidden channels.
+        context: number of context features, which enter after the first convolution.
+
+    Returns:
+        Weights of shape (height, width, inputs, outputs).
+
+    Example:
+        >>> [w.shape for w in initial_convolutions(0, 1, 2, 8).weights]
+        [(3, 3, 1, 8), (1, 1, 8, 8), (3, 3, 8, 2)]
+    """
+    rng = np.random.default_rng(seed)
+    weights, biases = [], []
+    for width, before, after in ((3, inputs, channels), (1, channels, channels)):
+        bound = 1.0 / (width * width * before) ** 0.5
+        weights.append(rng.uniform(-bound, bound, (width, width, before, after)))
+        biases.append(rng.uniform(-bound, bound, after))
+    weights.append(np.zeros((3, 3, channels, outputs)))
+    biases.append(np.zeros(outputs))
+    bound = 1.0 / max(context, 1) ** 0.5
+    from_context = rng.uniform(-bound, bound, (context, channels)) if context else None
+    return Weights(tuple(weights), tuple(biases), from_context)

@@ -26,6 +26,7 @@ from deepgen_ppl.markov_chain import MarkovChain
 from deepgen_ppl.pyro import flows
 from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.flows.check import check_flow
+from deepgen_ppl.pyro.flows.guide import flow_guide
 from deepgen_ppl.pyro.infer.ais import ais
 from deepgen_ppl.pyro.infer.bounds import evidence_bounds
 from deepgen_ppl.pyro.infer.bridge import bridge
@@ -91,6 +92,7 @@ __all__ = [
     "em",
     "evidence_bounds",
     "exact",
+    "flow_guide",
     "flows",
     "hmm",
     "importance",

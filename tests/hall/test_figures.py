@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from deepgen_ppl import figures
+from deepgen_ppl import figures, flow_figures
 
 RNG = np.random.default_rng(0)
 CHAINS = {"a": RNG.normal(size=(4, 200)), "b[0]": RNG.normal(size=(4, 200))}
@@ -49,6 +49,16 @@ PICTURES = {
     "pareto k unknown": lambda: figures.pareto_k(np.array([np.nan, -np.inf, 0.9])),
     "row evidence": lambda: figures.row_evidence(RNG.normal(size=300)),
     "row evidence with zeros": lambda: figures.row_evidence(np.array([-np.inf, -1.0, -2.0])),
+    "densities of the plane": lambda: flow_figures.densities(
+        {n: (RNG.normal(size=(50, 2)), RNG.random((20, 20))) for n in ("a", "b")},
+        (-1.0, 1.0, -1.0, 1.0),
+    ),
+    "maps of line and plane": lambda: flow_figures.maps(
+        {"line": (RNG.random(50), RNG.random(50)), "plane": (RNG.random((50, 2)),) * 2}
+    ),
+    "rows of images": lambda: flow_figures.images(
+        {"data": RNG.random((3, 8, 8)), "draws": RNG.random((2, 8, 8))}
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """Flows of the NumPyro wing as functions of NumPy arrays, for the laws that both wings share."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,9 @@ from jax import random
 from numpyro.contrib.module import eqx_module
 
 from deepgen_ppl.numpyro.flows.layer import Layer
+
+# these functions run once: most of their time is the compiler's
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @contextmanager
@@ -109,7 +113,7 @@ def tried(layer: Layer, z: Any, context: Any = None) -> dict[str, np.ndarray]:
             found["many"] = layer(context).push(z[0, 0])[0]
         return found
 
-    return jax.tree.map(np.asarray, jax.jit(everything)(_array(z), _array(context)))
+    return jax.tree.map(np.asarray, quick(everything)(_array(z), _array(context)))
 
 
 def gradients(flow: Any, x: Any, context: Any = None) -> list[dict[str, np.ndarray]]:
@@ -122,7 +126,7 @@ def gradients(flow: Any, x: Any, context: Any = None) -> list[dict[str, np.ndarr
         density = eqx.combine(learned, static)(context)
         return jnp.mean(jnp.sin(density.rsample(random.key(1), (4,))))
 
-    @jax.jit
+    @quick
     def both(learned: Any, context: Any) -> Any:
         return [jax.grad(loss, (0, 1))(learned, context) for loss in (densities, draws)]
 
@@ -175,3 +179,59 @@ def pair(flow: Any, dim: int) -> tuple[Any, Any]:
             numpyro.sample("z", density(x))
 
     return model, guide
+
+
+def banana(y: Any) -> None:
+    """A curved posterior of two latents: what is seen is their sum, the second near a parabola."""
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    b = numpyro.sample("b", dist.Normal(a**2, 0.2))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+def positive_latents(x: Any) -> None:
+    """Each datum has a positive latent and a real one: log s ~ N(0, 1), m ~ N(0, 1)."""
+    with numpyro.plate("data", len(x)):
+        s = numpyro.sample("s", dist.LogNormal(0.0, 1.0))
+        m = numpyro.sample("m", dist.Normal(jnp.zeros(1), 1.0).to_event(1))
+        seen = jnp.stack([jnp.log(s), m[..., 0]], -1)
+        numpyro.sample("x", dist.Normal(seen, 0.5).to_event(1), obs=x)
+
+
+def shared_and_local(x: Any) -> None:
+    """A latent outside of the data plate, which an amortised guide refuses."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(mean, 1.0))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+
+def diagonal_guide(model: Any) -> Any:
+    """The language's own independent normals."""
+    from numpyro.infer.autoguide import AutoNormal
+
+    return AutoNormal(model)
+
+
+unit_interval = dist.constraints.unit_interval
+
+
+def by_hand(name: str, x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Log densities of native transformed distributions, and draws of them."""
+    transforms = dist.transforms
+    uniform = dist.Uniform(0.0, 1.0)
+    cube = uniform.expand((3,)).to_event(1)
+    found = {
+        "scaled": lambda: dist.TransformedDistribution(
+            uniform, transforms.AffineTransform(0.0, 4.0)
+        ),
+        "exponential": lambda: dist.TransformedDistribution(uniform, transforms.ExpTransform()),
+        "cube": lambda: dist.TransformedDistribution(
+            cube, transforms.LowerCholeskyAffine(jnp.zeros(3), jnp.asarray(MATRIX, float))
+        ),
+    }[name]()
+    value = _array(x)
+    return np.asarray(found.log_prob(value)), np.asarray(found.sample(random.key(0), (1000,)))
+
+
+MATRIX = np.array([[2.0, 0.0, 0.0], [1.0, 3.0, 0.0], [-1.0, 0.5, 0.5]])

@@ -72,7 +72,7 @@ def tried(layer: Layer, z: Any, context: Any = None) -> dict[str, Any]:
     z, context = _array(z), _array(context)
     rows = (z,) if context is None else (z, context)
     mapped, transform = torch.func.vmap(both), layer(context)
-    events = z.reshape(6, -1), [None] * 6 if context is None else context.reshape(6, -1)
+    events = z.reshape(6, *z.shape[2:]), [None] * 6 if context is None else context.reshape(6, -1)
     single = [both(*pair) for pair in zip(*events, strict=True)]
     x, log_det, back, log_det_back = _numpy(*both(z, context))
     jacobians = [
@@ -155,3 +155,59 @@ def pair(flow: Any, dim: int) -> tuple[Any, Any]:
             pyro.sample("z", density(x))
 
     return model, guide
+
+
+def banana(y: Any) -> None:
+    """A curved posterior of two latents: what is seen is their sum, the second near a parabola."""
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    b = pyro.sample("b", dist.Normal(a**2, 0.2))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(b, 1.0), obs=y)
+
+
+def positive_latents(x: Any) -> None:
+    """Each datum has a positive latent and a real one: log s ~ N(0, 1), m ~ N(0, 1)."""
+    with pyro.plate("data", len(x)):
+        s = pyro.sample("s", dist.LogNormal(0.0, 1.0))
+        m = pyro.sample("m", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        seen = torch.stack([torch.log(s), m[..., 0]], -1)
+        pyro.sample("x", dist.Normal(seen, 0.5).to_event(1), obs=x)
+
+
+def shared_and_local(x: Any) -> None:
+    """A latent outside of the data plate, which an amortised guide refuses."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(mean, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+
+def diagonal_guide(model: Any) -> Any:
+    """The language's own independent normals."""
+    from pyro.infer.autoguide import AutoNormal
+
+    return AutoNormal(model)
+
+
+unit_interval = dist.constraints.unit_interval
+
+
+def by_hand(name: str, x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Log densities of native transformed distributions, and draws of them."""
+    transforms = torch.distributions.transforms
+    uniform = dist.Uniform(torch.tensor(0.0), torch.tensor(1.0))
+    cube = uniform.expand((3,)).to_event(1)
+    found = {
+        "scaled": lambda: dist.TransformedDistribution(
+            uniform, [transforms.AffineTransform(0.0, 4.0)]
+        ),
+        "exponential": lambda: dist.TransformedDistribution(uniform, [transforms.ExpTransform()]),
+        "cube": lambda: dist.TransformedDistribution(
+            cube, [dist.transforms.LowerCholeskyAffine(torch.zeros(3), _array(MATRIX))]
+        ),
+    }[name]()
+    torch.manual_seed(0)
+    return _numpy(found.log_prob(_array(x)), found.sample((1000,)))
+
+
+MATRIX = np.array([[2.0, 0.0, 0.0], [1.0, 3.0, 0.0], [-1.0, 0.5, 0.5]])

@@ -4,8 +4,13 @@ from deepgen_ppl.numpyro.flows.actnorm import ActNorm, Standardise
 from deepgen_ppl.numpyro.flows.affine import Additive, Affine
 from deepgen_ppl.numpyro.flows.autoregressive import Autoregressive
 from deepgen_ppl.numpyro.flows.catalogue import IAF, MAF, NICE, NSF, RealNVP
+from deepgen_ppl.numpyro.flows.catalogue_free import FFJORD, NAF, Glow, Planar, Radial, Sylvester
+from deepgen_ppl.numpyro.flows.continuous import Continuous
 from deepgen_ppl.numpyro.flows.coupling import Coupling
+from deepgen_ppl.numpyro.flows.dequantise import Dequantised, bits_per_dimension, dequantised
+from deepgen_ppl.numpyro.flows.elementwise import Elementwise
 from deepgen_ppl.numpyro.flows.flow import Flow, fitted, initialised, program, standardised
+from deepgen_ppl.numpyro.flows.glow import ImageCoupling, MultiScale
 from deepgen_ppl.numpyro.flows.layer import (
     Chain,
     FlowDistribution,
@@ -14,12 +19,18 @@ from deepgen_ppl.numpyro.flows.layer import (
     Layer,
     Stack,
 )
+from deepgen_ppl.numpyro.flows.linear import Householder, LinearLU
+from deepgen_ppl.numpyro.flows.logit import Logit
+from deepgen_ppl.numpyro.flows.monotone import Integral, Sigmoids
 from deepgen_ppl.numpyro.flows.permutation import Permutation, Reverse
+from deepgen_ppl.numpyro.flows.residual import PlanarLayer, RadialLayer, SylvesterLayer
 from deepgen_ppl.numpyro.flows.spline import Spline
 
 __all__ = [
+    "FFJORD",
     "IAF",
     "MAF",
+    "NAF",
     "NICE",
     "NSF",
     "ActNorm",
@@ -27,18 +38,37 @@ __all__ = [
     "Affine",
     "Autoregressive",
     "Chain",
+    "Continuous",
     "Coupling",
+    "Dequantised",
+    "Elementwise",
     "Flow",
     "FlowDistribution",
     "FlowTransform",
+    "Glow",
+    "Householder",
+    "ImageCoupling",
+    "Integral",
     "Inverse",
     "Layer",
+    "LinearLU",
+    "Logit",
+    "MultiScale",
     "Permutation",
+    "Planar",
+    "PlanarLayer",
+    "Radial",
+    "RadialLayer",
     "RealNVP",
     "Reverse",
+    "Sigmoids",
     "Spline",
     "Stack",
     "Standardise",
+    "Sylvester",
+    "SylvesterLayer",
+    "bits_per_dimension",
+    "dequantised",
     "fitted",
     "initialised",
     "program",

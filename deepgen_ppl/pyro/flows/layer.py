@@ -16,6 +16,7 @@ from torch.distributions import constraints
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from deepgen_ppl import flow_checks
+from deepgen_ppl.pyro.data import to_tensor
 
 Context = Float[Tensor, "*#batch context"] | None
 Pushed = tuple[Float[Tensor, "*values"], Float[Tensor, "*batch"]]
@@ -95,7 +96,7 @@ class Layer(nn.Module, ABC):
             ValueError: the context is missing, not asked for, or of another size.
         """
         if context is not None:
-            context = torch.as_tensor(context)
+            context = to_tensor(context)
         flow_checks.check_context(None if context is None else context.shape, self.about.context)
         return FlowTransform(self, context)
 
@@ -158,6 +159,7 @@ class FlowTransform(torch.distributions.Transform):
     inverse_shape = forward_shape
 
     def _broadcast(self, value: Tensor) -> Tensor:
+        value = to_tensor(value)
         shape = self.forward_shape(value.shape)
         return value if shape == value.shape else value.expand(shape)
 

@@ -1,0 +1,53 @@
+"""Parameters of a layer: learned as they are, or given by a network of the context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from deepgen_ppl.numpyro.flows.layer import Context
+from deepgen_ppl.numpyro.nets import MLP
+
+
+class Given(eqx.Module):
+    """A vector of parameters, to which a network of the context is added where there is one.
+
+    Args:
+        start: the vector at first.
+        context: number of context features.
+        hidden: units of each hidden layer of the network.
+        activation: of the network.
+        seed: seed of the network's weights, or a NumPy generator.
+
+    Example:
+        >>> Given(np.zeros(3), context=2)(jnp.ones((5, 2))).shape
+        (5, 3)
+    """
+
+    start: Array
+    net: MLP | None
+
+    def __init__(
+        self,
+        start: np.ndarray,
+        context: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        activation: str = "relu",
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        self.start, self.net = jnp.asarray(start, float), None
+        if context:
+            options: dict[str, Any] = {"activation": activation, "zero": True, "seed": seed}
+            self.net = MLP(context, len(start), hidden, **options)
+
+    def __call__(self, context: Context) -> Float[Array, "*batch size"]:
+        """Return the parameters at a context."""
+        if self.net is None or context is None:
+            return self.start
+        return self.start + self.net(context, None)
