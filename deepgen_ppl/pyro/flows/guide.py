@@ -51,8 +51,8 @@ def flow_guide(
     Args:
         model: a model whose latents are continuous.
         flow: a function of the number of features (and of `context`) that returns a flow, such as
-            `dg.flows.IAF`, the one when None, or `functools.partial(dg.flows.NSF, bins=4)`. Prefer one whose draws are
-            fast.
+            `dg.flows.NSF` or `functools.partial(dg.flows.NSF, bins=4)`; `dg.flows.IAF` when None.
+            Prefer one whose draws are fast.
         amortized: whether the flow is conditional on the data of each row.
         init_scale: scale of the latents in unconstrained space at first.
         embedding: context features that the data's network returns, when amortized.
