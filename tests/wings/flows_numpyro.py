@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import optax
 from jax import random
 from numpyro.contrib.module import eqx_module
 
@@ -211,6 +212,11 @@ def diagonal_guide(model: Any) -> Any:
     from numpyro.infer.autoguide import AutoNormal
 
     return AutoNormal(model)
+
+
+def adam(rate: float) -> Any:
+    """The language's Adam."""
+    return optax.adam(rate)
 
 
 unit_interval = dist.constraints.unit_interval

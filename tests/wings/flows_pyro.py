@@ -189,6 +189,11 @@ def diagonal_guide(model: Any) -> Any:
     return AutoNormal(model)
 
 
+def adam(rate: float) -> Any:
+    """The language's Adam."""
+    return lambda params: torch.optim.Adam(params, rate)
+
+
 unit_interval = dist.constraints.unit_interval
 
 

@@ -17,7 +17,7 @@ from jax import Array
 from numpyro.contrib.module import eqx_module
 from numpyro.distributions.util import sum_rightmost
 from numpyro.infer.autoguide import AutoContinuous
-from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.initialization import init_to_median
 
 from deepgen_ppl import flow_checks
 from deepgen_ppl.numpyro.data import Inputs, as_inputs
@@ -107,7 +107,7 @@ class AutoFlow(AutoContinuous):
         init_scale: float,
         *,
         prefix: str = "auto",
-        init_loc_fn: Callable[..., Any] = init_to_uniform,
+        init_loc_fn: Callable[..., Any] = init_to_median,
     ) -> None:
         self._make, self._init_scale, self._flow = make, init_scale, None
         super().__init__(model, prefix=prefix, init_loc_fn=init_loc_fn)

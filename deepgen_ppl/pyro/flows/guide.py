@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.util import sum_rightmost
 from pyro.infer.autoguide import AutoContinuous
-from pyro.infer.autoguide.initialization import init_to_feasible
+from pyro.infer.autoguide.initialization import init_to_median
 from torch import Tensor, nn
 from torch.distributions import ComposeTransform, biject_to
 
@@ -105,7 +105,7 @@ class AutoFlow(AutoContinuous):
         init_scale: float,
         *,
         prefix: str = "auto",
-        init_loc_fn: Callable[..., Any] = init_to_feasible,
+        init_loc_fn: Callable[..., Any] = init_to_median,
     ) -> None:
         super().__init__(model, init_loc_fn=init_loc_fn)
         self._pyro_name = prefix
