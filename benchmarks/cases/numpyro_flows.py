@@ -1,0 +1,120 @@
+"""Flows on NumPyro beside flowjax: densities, training steps and draws of equal architectures."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import flowjax.bijections as bijections
+import flowjax.distributions as distributions
+import flowjax.flows as theirs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import paramax
+
+import deepgen_ppl.numpyro as dg
+from benchmarks.case import Case, Contender, Run, Target, timed
+
+REQUIRES = ("jax", "numpyro", "flowjax")
+VARIANTS = (
+    "nsf-8-log_prob", "nsf-8-train", "nsf-8-sample", "nsf-64-log_prob", "nsf-64-train",
+    "nsf-64-sample", "maf-8-log_prob", "maf-8-train", "maf-8-sample", "maf-64-log_prob",
+    "maf-64-train", "maf-64-sample",
+)  # fmt: skip
+BATCH = 1024
+
+
+def flow_of(name: str, size: int):
+    """Ours: 8 layers of 8 bins, or 5 masked ones, networks of 128 x 2 units."""
+    if name == "nsf":
+        return dg.flows.NSF(size, transforms=8, hidden=(128, 128), bins=8, bound=5.0)
+    return dg.flows.MAF(size, transforms=5, hidden=(128, 128))
+
+
+def flowjax_of(name: str, size: int):
+    """The same of flowjax."""
+    base = distributions.Normal(jnp.zeros(size))
+    options = {"base_dist": base, "nn_depth": 2, "nn_width": 128, "invert": name == "maf"}
+    if name == "nsf":
+        spline = bijections.RationalQuadraticSpline(knots=8, interval=5)
+        return theirs.coupling_flow(jax.random.key(0), transformer=spline, flow_layers=8, **options)
+    return theirs.masked_autoregressive_flow(
+        jax.random.key(0), transformer=bijections.Affine(), flow_layers=5, **options
+    )
+
+
+def build(variant: str, quick: bool) -> Case:
+    """Return the case of one flow, number of features and kind of work."""
+    name, text, kind = variant.split("-")
+    size, calls = int(text), 2 if quick else 20
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, size)), jnp.float32)
+
+    def contender(learned, log_prob, sample):
+
+        def prepare():
+            optimizer = optax.adam(1e-3)
+
+            def loss(learned):
+                return -log_prob(learned, x).mean()
+
+            @jax.jit
+            def train(learned, state):
+                value, gradient = jax.value_and_grad(loss)(learned)
+                updates, state = optimizer.update(gradient, state, learned)
+                return optax.apply_updates(learned, updates), state, value
+
+            density, draws = jax.jit(log_prob), jax.jit(sample)
+
+            def once(seed: int):
+                if kind == "train":
+                    return train(learned, optimizer.init(learned))
+                if kind == "sample":
+                    return draws(learned, jax.random.key(seed))
+                return density(learned, x)
+
+            def run(seed: int) -> Run:
+                with timed() as clock:
+                    for i in range(calls):
+                        found = once(seed + i)
+                    jax.block_until_ready(found)
+                quality = {"parameters": sum(leaf.size for leaf in jax.tree.leaves(learned))}
+                return Run(clock.seconds, 0.0, quality)
+
+            run(0)
+            return run
+
+        return prepare
+
+    def ours():
+        flow = flow_of(name, size)
+        learned, static = eqx.partition(flow, eqx.is_inexact_array)
+        return contender(
+            learned,
+            lambda p, x: eqx.combine(p, static)().log_prob(x),
+            lambda p, key: eqx.combine(p, static)().sample(key, (BATCH,)),
+        )()
+
+    def flowjax():
+        flow = flowjax_of(name, size)
+        learned, static = eqx.partition(
+            flow, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
+        )
+
+        def whole(p):
+            return paramax.unwrap(eqx.combine(p, static))
+
+        return contender(
+            learned,
+            lambda p, x: whole(p).log_prob(x),
+            lambda p, key: whole(p).sample(key, (BATCH,)),
+        )()
+
+    aim = 1.2 if kind == "train" and size == 64 else 1.05
+    return Case(
+        work=calls,
+        unit="batches",
+        contenders=(Contender("ours", ours), Contender("flowjax", flowjax)),
+        targets=(Target("ours", "flowjax", aim),),
+        repeats=2 if quick else 5,
+        notes=(f"{BATCH} rows of {size} features, networks of 128 x 2 units, jitted",),
+    )
