@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from deepgen_ppl.contraction import Group
 from deepgen_ppl.factor_graph import Numbered
 from deepgen_ppl.findings import Findings
+from deepgen_ppl.plans import Group
 
 
 class Conditioned(NamedTuple):

@@ -1,171 +1,16 @@
-"""How a factor graph is summed out: alike connected parts, batched levels, loops."""
+"""Planning how a factor graph is summed out: alike connected parts, batched levels, loops."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from deepgen_ppl.elimination import Cost, Scope, best_order
-
-_LEAST_LOOP = 8
-"""Repetitions from which equal steps run as a loop."""
-
-_LONGEST_PERIOD = 4
-"""Steps that a loop's body may have."""
-
-
-_CACHED = 1 << 18
-"""Entries of tables that are summed out at once, about."""
-
-_KEPT = 1 << 26
-"""Entries of tables that are kept for the way back, about."""
-
-_LEAST_CHUNK, _MOST_CHUNK = 8, 1024
-
-
-class Slot(NamedTuple):
-    """One input of a step: elements of an array, each with the axes of a table.
-
-    Attributes:
-        source: Number of the array: stacks first, then the outputs of steps.
-        index: Which elements: the sum of n of them, for each of the G variables; in a loop for each
-            repetition.
-        axes: For each axis of a table, the variable of the step that it belongs to.
-    """
-
-    source: int
-    index: Int[np.ndarray, "*L n G"]
-    axes: tuple[int, ...]
-
-
-class Step(NamedTuple):
-    """Variables that are summed out at once, G of them, each with tables of its own.
-
-    The variables of a step are numbered: 0 is the one that is summed out, the others are the axes
-    of the output, in order.
-
-    Attributes:
-        slots: The tables that are added up, on the logarithmic scale.
-        cards: Number of states of each variable of the step.
-        variables: The variables summed out.
-        others: The variables of the output's axes.
-        output: Number of the array that comes out; within a loop, of its last repetition.
-    """
-
-    slots: tuple[Slot, ...]
-    cards: tuple[int, ...]
-    variables: Int[np.ndarray, "*L G"]
-    others: Int[np.ndarray, "*L n G"]
-    output: int
-
-
-class Loop(NamedTuple):
-    """Steps that repeat, each repetition taking what the one before gave.
-
-    Attributes:
-        steps: The steps of one repetition; their indices have a leading axis of repetitions. A slot
-            whose source is the output of a step of the loop takes the latest such output.
-        initial: For each step, the array that stands for its output before the first repetition;
-            -1 where none is needed.
-        length: Number of repetitions.
-    """
-
-    steps: tuple[Step, ...]
-    initial: tuple[int, ...]
-    length: int
-
-
-class Stack(NamedTuple):
-    """Tables of one shape.
-
-    Attributes:
-        cards: Shape of a table.
-        members: Numbers of its factors, or of its variables where tables are of one variable each.
-        unary: Whether these are the tables of single variables, in which evidence stands.
-    """
-
-    cards: tuple[int, ...]
-    members: Int[np.ndarray, " G"]
-    unary: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """How one connected factor graph is summed out.
-
-    Every variable has a table of its own beside those of the factors; evidence stands in it, and
-    the gradient with respect to it is the variable's marginal distribution.
-
-    Attributes:
-        cards: Number of states of each variable.
-        scopes: Variables of each factor.
-        stacks: The tables that go in.
-        steps: What is done, in order. The last output is the log of the sum.
-        cost: What that takes.
-    """
-
-    cards: tuple[int, ...]
-    scopes: tuple[Scope, ...]
-    stacks: tuple[Stack, ...]
-    steps: tuple[Step | Loop, ...]
-    cost: Cost
-
-    @cached_property
-    def key(self) -> tuple:
-        """What two plans have in common that are carried out alike."""
-        return (self.cards, self.scopes)
-
-    def unary(self, variable: int) -> tuple[int, int]:
-        """Return the stack and the place of a variable's own table."""
-        for number, stack in enumerate(self.stacks):
-            if stack.unary and variable in stack.members:
-                return number, int(np.flatnonzero(stack.members == variable)[0])
-        raise ValueError(f"there is no variable {variable}.")
-
-    def table(self, factor: int) -> tuple[int, int]:
-        """Return the stack and the place of a factor's table."""
-        for number, stack in enumerate(self.stacks):
-            if not stack.unary and factor in stack.members:
-                return number, int(np.flatnonzero(stack.members == factor)[0])
-        raise ValueError(f"there is no factor {factor}.")
-
-
-def chunk_of(plan: Plan, num_parts: int, cached: int = _CACHED) -> int:
-    """Return how many parts are summed out at once: as many as keep tables in the cache.
-
-    Args:
-        plan: How one part is summed out.
-        num_parts: How many there are.
-        cached: Entries of tables that may be at hand at once, about.
-    """
-    entries = kept = 0
-    for step in plan.steps:  # a loop's tables are at hand one repetition at a time, and all kept
-        for one in step.steps if isinstance(step, Loop) else (step,):
-            entries += math.prod(one.cards) * one.variables.shape[-1]
-            kept += math.prod(one.cards) * one.variables.size
-    size = min(cached // max(entries, 1), _KEPT // max(kept, 1))
-    size = 1 << max(size.bit_length() - 1, 0)
-    return min(max(size, _LEAST_CHUNK), _MOST_CHUNK, num_parts)
-
-
-class Group(NamedTuple):
-    """Connected parts of a factor graph that are alike.
-
-    Attributes:
-        plan: How one of them is summed out.
-        variables: The variables of each, in the plan's numbering.
-        factors: The factors of each, in the plan's numbering.
-    """
-
-    plan: Plan
-    variables: Int[np.ndarray, "M d"]
-    factors: Int[np.ndarray, "M f"]
+from deepgen_ppl.elimination import Scope, best_order
+from deepgen_ppl.loops import looped
+from deepgen_ppl.plans import Group, Plan, Slot, Stack, Step
 
 
 def plan_of(
@@ -190,7 +35,7 @@ def plan_of(
     order, cost = best_order(cards, scopes, seconds, seed)
     stacks, tables = _stacks(cards, scopes)
     levels = _batched(_buckets(order, cards, scopes, tables), len(stacks))
-    return Plan(tuple(cards), tuple(scopes), tuple(stacks), tuple(_looped(levels)), cost)
+    return Plan(tuple(cards), tuple(scopes), tuple(stacks), tuple(looped(levels)), cost)
 
 
 def groups_of(
@@ -370,97 +215,3 @@ def _batched(buckets: Sequence[_Bucket], num_stacks: int) -> list[Step]:
             steps.append(Step(slots, cards, variables, others.reshape(len(members), -1).T, output))
             place |= {number: (output, i) for i, (number, _) in enumerate(members)}
     return steps
-
-
-def _looped(steps: list[Step]) -> list[Step | Loop]:
-    """Fold steps that repeat into loops."""
-    first_output = steps[0].output if steps else 0
-    users: dict[int, int] = {}
-    for number, step in enumerate(steps):
-        for slot in step.slots:
-            users[slot.source] = max(users.get(slot.source, 0), number)
-    found: list[Step | Loop] = []
-    at = 0
-    while at < len(steps):
-        best = (0, 1)
-        for period in range(1, _LONGEST_PERIOD + 1):
-            count = _repetitions(steps, at, period, first_output, users)
-            if count >= _LEAST_LOOP and count * period > best[0] * best[1]:
-                best = (count, period)
-        count, period = best
-        if count:
-            found.append(_loop(steps[at : at + count * period], period, first_output))
-            at += count * period
-        else:
-            found.append(steps[at])
-            at += 1
-    return found
-
-
-def _repetitions(
-    steps: list[Step], at: int, period: int, first_output: int, users: dict[int, int]
-) -> int:
-    """Return how often the steps from a place on repeat with a period."""
-    at_end = at
-    while at_end + period < len(steps) and _same(steps, at_end, period, first_output):
-        at_end += 1
-    count = (at_end - at) // period + 1 if at_end > at else 0
-    # Outputs that are needed later than one repetition on would be lost.
-    while count >= _LEAST_LOOP:
-        inside = range(at, at + (count - 1) * period)
-        late = [i for i in inside if users.get(steps[i].output, i) > i + period]
-        if not late:
-            return count
-        count = (late[0] - at) // period
-    return 0
-
-
-def _same(steps: list[Step], i: int, period: int, first_output: int) -> bool:
-    """Tell whether a step and the one a period on differ in their indices only."""
-    one, other = steps[i], steps[i + period]
-    if one.cards != other.cards or len(one.slots) != len(other.slots):
-        return False
-    if len(one.variables) != len(other.variables):
-        return False
-    for a, b in zip(one.slots, other.slots, strict=True):
-        if a.axes != b.axes or (a.source < first_output) != (b.source < first_output):
-            return False
-        if a.index.shape != b.index.shape:
-            return False
-        carried = b.source >= first_output
-        if b.source - a.source != (period if carried else 0):
-            return False
-        if carried and (not np.array_equal(a.index, b.index) or other.output - b.source > period):
-            return False
-    return True
-
-
-def _loop(steps: list[Step], period: int, first_output: int) -> Loop:
-    """Return steps that repeat as a loop; the outputs of its last repetition are known outside."""
-    length = len(steps) // period
-    body, initial = [], []
-    last = {i: steps[(length - 1) * period + i].output for i in range(period)}
-    start = steps[0].output
-    for i in range(period):
-        copies = steps[i::period]
-        slots = []
-        for number, slot in enumerate(copies[0].slots):
-            index = np.stack([copy.slots[number].index for copy in copies])
-            source = slot.source
-            if source >= first_output:
-                source = last[(source - start) % period]
-            slots.append(Slot(source, index, slot.axes))
-        needed = [s.source for copy in steps[:period] for s in copy.slots
-                  if s.source >= first_output and s.source < start
-                  and (s.source - start) % period == i]  # fmt: skip
-        initial.append(needed[0] if needed else -1)
-        body.append(
-            Step(
-                tuple(slots),
-                copies[0].cards,
-                np.stack([copy.variables for copy in copies]),
-                np.stack([copy.others for copy in copies]),
-                last[i],
-            )
-        )
-    return Loop(tuple(body), tuple(initial), length)

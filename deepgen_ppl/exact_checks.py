@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from deepgen_ppl.checks import quote
-from deepgen_ppl.contraction import Group, chunk_of
 from deepgen_ppl.factor_graph import Numbered, cost_of_groups
 from deepgen_ppl.findings import Findings
+from deepgen_ppl.plans import Group, chunk_of
 
 if TYPE_CHECKING:
     from deepgen_ppl.exact_sums import Subject, Sums

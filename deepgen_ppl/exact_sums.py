@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 
 from deepgen_ppl import exact_checks
 from deepgen_ppl.conditioning import condition, stacks_of
-from deepgen_ppl.contraction import Group, Plan
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.factor_graph import Numbered
 from deepgen_ppl.findings import Findings
+from deepgen_ppl.plans import Group, Plan
 
 Tables = Sequence[np.ndarray]
 

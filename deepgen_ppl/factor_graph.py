@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from deepgen_ppl.checks import quote
-from deepgen_ppl.contraction import Group, groups_of
+from deepgen_ppl.contraction import groups_of
 from deepgen_ppl.elimination import Cost
+from deepgen_ppl.plans import Group
 
 
 class Factor(NamedTuple):

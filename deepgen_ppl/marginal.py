@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from deepgen_ppl.contraction import Plan
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.exact_sums import planned
+from deepgen_ppl.plans import Plan
 from deepgen_ppl.tabulation import Tabulation, Term
 
 _MOST_NUMBERS = 1 << 27

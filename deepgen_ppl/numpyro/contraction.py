@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax, random
 from jaxtyping import Float, Int
 
-from deepgen_ppl.contraction import Loop, Plan, Slot, Step
+from deepgen_ppl.plans import Loop, Plan, Slot, Step
 
 Tables = list[Array]
 """Tables of each stack of a plan, `(*cards, G, M)`; M may be 1 where all parts share them."""

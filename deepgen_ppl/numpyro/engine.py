@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array, lax, random
 from jaxtyping import Float, Int
 
-from deepgen_ppl.contraction import Plan, chunk_of
 from deepgen_ppl.numpyro import contraction
+from deepgen_ppl.plans import Plan, chunk_of
 
 Tables = Sequence[np.ndarray]
 """Log tables of each stack of a plan, `(*cards, G, M)`; M is 1 where the parts share them."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from deepgen_ppl.contraction import Loop, Plan, Step
+from deepgen_ppl.plans import Loop, Plan, Step
 
 
 def log_sum(plan: Plan, tables: Sequence[Tensor]) -> Float[Tensor, " M"]:

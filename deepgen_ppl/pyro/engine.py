@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepgen_ppl.contraction import Plan, chunk_of
+from deepgen_ppl.plans import Plan, chunk_of
 from deepgen_ppl.pyro import contraction
 
 Tables = Sequence[np.ndarray]

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from deepgen_ppl.conditioning import condition
-from deepgen_ppl.contraction import Loop, groups_of, plan_of
+from deepgen_ppl.contraction import groups_of, plan_of
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.elimination import best_order, cost_of
 from deepgen_ppl.factor_graph import Factor, FactorGraph
 from deepgen_ppl.findings import read_findings
 from deepgen_ppl.marginal import sources_of
+from deepgen_ppl.plans import Loop
 from deepgen_ppl.tabulation import Term, tabulate
 
 GRID = [(4 * i + j, 4 * i + j + 1) for i in range(4) for j in range(3)]
@@ -205,7 +206,7 @@ def test_a_dependence_that_was_not_seen_is_refused():
     sites = Coordinates.of({"z": np.arange(2)[None]}, {"z": (3,)})
     term = Term("x", 0, (3,), ("rows",), ())
     with pytest.raises(
-        ValueError, match="'x' changes with discrete latents .* Python control flow"
+        ValueError, match=r"'x' changes with discrete latents .* Python control flow"
     ):
         tabulate(sites, {"z": ("rows",)}, [term], aligned)
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from deepgen_ppl import contraction
-from deepgen_ppl.contraction import Plan, plan_of
+from deepgen_ppl import loops
+from deepgen_ppl.contraction import plan_of
 from deepgen_ppl.numpyro import engine as numpyro_engine
+from deepgen_ppl.plans import Plan
 from deepgen_ppl.pyro import engine as pyro_engine
 
 from ..wings import factor_graphs
@@ -17,7 +18,7 @@ SAME = {"rtol": 1e-9, "atol": 1e-9}
 @pytest.fixture(params=["second order", "factorial", "star", "threes"])
 def plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """A small graph; steps that repeat thrice are a loop."""
-    monkeypatch.setattr(contraction, "_LEAST_LOOP", 3)
+    monkeypatch.setattr(loops, "_LEAST_LOOP", 3)
     return plan_of(*GRAPHS[request.param])
 
 

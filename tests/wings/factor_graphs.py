@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from deepgen_ppl.contraction import Plan
+from deepgen_ppl.plans import Plan
 
 
 def chain(length: int, order: int, card: int) -> tuple[list[int], list[tuple[int, ...]]]:

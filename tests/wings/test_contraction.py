@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from deepgen_ppl import contraction
-from deepgen_ppl.contraction import Loop, Plan, groups_of, plan_of
+from deepgen_ppl import loops, plans
+from deepgen_ppl.contraction import groups_of, plan_of
+from deepgen_ppl.plans import Loop, Plan
 
 from . import factor_graphs
 from .factor_graphs import GRAPHS, enumerated
@@ -28,12 +29,12 @@ def engine(wing: str) -> ModuleType:
 @pytest.fixture(params=GRAPHS)
 def plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """A small graph; steps that repeat thrice are a loop."""
-    monkeypatch.setattr(contraction, "_LEAST_LOOP", 3)
+    monkeypatch.setattr(loops, "_LEAST_LOOP", 3)
     return plan_of(*GRAPHS[request.param])
 
 
 def test_loops_are_among_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contraction, "_LEAST_LOOP", 3)
+    monkeypatch.setattr(loops, "_LEAST_LOOP", 3)
     loops = {
         name: any(isinstance(step, Loop) for step in plan_of(*graph).steps)
         for name, graph in GRAPHS.items()
@@ -160,7 +161,7 @@ def test_chunks_do_not_matter(engine: ModuleType, monkeypatch: pytest.MonkeyPatc
     shared = factor_graphs.factors(plan)
     tables = factor_graphs.tables(plan, 21, shared=shared)
     law = enumerated(plan, tables)
-    monkeypatch.setattr(contraction, "_MOST_CHUNK", 8)
+    monkeypatch.setattr(plans, "_MOST_CHUNK", 8)
     np.testing.assert_allclose(engine.log_sums(plan, tables), law.log_sums, **CLOSE)
     _, seen = engine.marginals(plan, tables, range(len(tables)))
     for number, truth in enumerate(factor_graphs.marginals(plan, law)):
@@ -177,7 +178,7 @@ def test_second_derivatives_are_covariances(
     wing: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The curvature of the log sum along a table is the covariance of its indicators."""
-    monkeypatch.setattr(contraction, "_LEAST_LOOP", 3)
+    monkeypatch.setattr(loops, "_LEAST_LOOP", 3)
     plan = plan_of(*GRAPHS[name])
     tables = factor_graphs.tables(plan, 1, seed=7)
     law = enumerated(plan, tables)
