@@ -35,11 +35,11 @@ def plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pla
 
 def test_loops_are_among_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops, "_LEAST_LOOP", 3)
-    loops = {
+    folded = {
         name: any(isinstance(step, Loop) for step in plan_of(*graph).steps)
         for name, graph in GRAPHS.items()
     }
-    assert {name for name, found in loops.items() if found} >= {
+    assert {name for name, found in folded.items() if found} >= {
         "chain",
         "second order",
         "factorial",
