@@ -1,10 +1,13 @@
 """Climbing from a reference to a posterior: how temperatures are spaced, and the moves at them."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from deepgen_ppl.evidence import Evidence, evidence
 
 
 def next_temperature(
@@ -131,6 +134,23 @@ class Moves(NamedTuple):
     scales: np.ndarray
 
 
+class Climbed(NamedTuple):
+    """What the chains of a climb leave.
+
+    Attributes:
+        log_weights: Log weights of the chains, or log estimates of the islands.
+        draws: The model's sites at the chains' ends.
+        attrs: How it went.
+        discrepancy: Largest relative difference of terms put together in a sweep over discrete
+            coordinates from the whole.
+    """
+
+    log_weights: np.ndarray
+    draws: dict[str, np.ndarray]
+    attrs: dict[str, Any]
+    discrepancy: float
+
+
 def upwards(schedule: Schedule, num_moves: int = 1) -> Moves:
     r"""Return the moves of annealed importance sampling from the reference to the target.
 
@@ -226,3 +246,44 @@ def staying(schedule: Schedule, num: int) -> Moves:
     last = (schedule.temperatures, schedule.temperatures, schedule.step_sizes, schedule.scales)
     moves = Moves(*(np.repeat(part[-1:], num, axis=0) for part in last))
     return moves._replace(increments=np.zeros_like(moves.increments))
+
+
+def cut(sites: Mapping[str, np.ndarray], axes: Mapping[str, int], used: int) -> dict:
+    """Return the sites of the first rows of a chunk.
+
+    Args:
+        sites: Values of each site, `(K, *shape)`.
+        axes: Axis of the rows in the shape of each; empty where there are no rows.
+        used: Number of rows.
+    """
+    return {n: np.take(v, np.arange(used), axis=1 + axes[n]) if n in axes else v
+            for n, v in sites.items()}  # fmt: skip
+
+
+def join(pieces: Sequence[Mapping[str, np.ndarray]], axes: Mapping[str, int]) -> dict:
+    """Return the sites of chunks of rows as those of all rows.
+
+    Args:
+        pieces: Values of each site of each chunk, `(K, *shape)`.
+        axes: Axis of the rows in the shape of each; empty where there are no rows.
+
+    Example:
+        >>> join([{"z": np.zeros((5, 2))}, {"z": np.zeros((5, 1))}], {"z": 0})["z"].shape
+        (5, 3)
+    """
+    if not axes:
+        return dict(pieces[0])
+    return {n: np.concatenate([piece[n] for piece in pieces], axis=1 + axes[n]) for n in pieces[0]}
+
+
+def of_islands(log_z: Float[np.ndarray, "G ..."], num_particles: int, rows: str | None) -> Evidence:
+    """Return the evidence of independent unbiased estimates, one of each island.
+
+    Args:
+        log_z: Log estimates, `(G,)` or `(G, N)`.
+        num_particles: Number of particles in all islands.
+        rows: Name of the data plate where there are rows.
+    """
+    found = evidence(log_z, rows=rows, method=f"sequential Monte Carlo, {len(log_z)} islands")
+    ess = found.ess * (num_particles / len(log_z))
+    return replace(found, num_particles=num_particles, ess=ess)

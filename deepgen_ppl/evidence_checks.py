@@ -15,6 +15,7 @@ def check_latents(
     endless: Sequence[str] = (),
     improper: Sequence[str] = (),
     subsampled: Sequence[str] = (),
+    drawn: bool = False,
 ) -> None:
     """Refuse a model on whose latents no path to the posterior, or no evidence, exists.
 
@@ -25,6 +26,7 @@ def check_latents(
         endless: those of them without a finite support.
         improper: latents whose prior has no integral.
         subsampled: plates that subsample.
+        drawn: whether discrete latents are drawn, so that no continuous one is needed.
 
     Raises:
         ValueError: naming the sites and the cure.
@@ -39,14 +41,26 @@ def check_latents(
             "posterior without one."
         )
     if endless:
+        drawing = (
+            ""
+            if verb in ("bridge", "mcmc")
+            else (
+                "Draw them with discrete='gibbs' if their values can be listed one by one. Else m"
+            )
+        )
         raise ValueError(
             f"the discrete latents {quote(endless)} have no finite support to sum over. "
-            "Marginalise them by hand, or use importance."
+            f"{drawing or 'M'}arginalise them by hand, or use importance."
         )
-    if not continuous:
+    if not continuous and not (drawn and discrete):
         raise ValueError(
             f"{verb} needs a continuous latent site; the model's latent sites are "
-            f"{quote(discrete) or 'none'}. Use importance."
+            f"{quote(discrete) or 'none'}. "
+            + (
+                "Draw them with discrete='gibbs', or use importance."
+                if discrete
+                else "Use importance."
+            )
         )
     if subsampled:
         raise ValueError(
@@ -60,6 +74,7 @@ def check_guide_sites(
     discrete: Sequence[str] = (),
     supports: Mapping[str, tuple[str, str]] | None = None,
     moving: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> None:
     """Refuse a guide that cannot be the start of a path.
 
@@ -68,6 +83,7 @@ def check_guide_sites(
         discrete: discrete sites that the guide draws.
         supports: supports in model and guide of the sites where they differ.
         moving: sites whose support depends on other sites, under an autoguide.
+        missing: continuous sites that the guide does not draw.
 
     Raises:
         ValueError: naming the sites and the cure.
@@ -78,7 +94,13 @@ def check_guide_sites(
     if discrete:
         raise ValueError(
             f"the guide draws the discrete sites {quote(discrete)}, which {verb} sums out. Use a "
-            "guide of the continuous sites only, or None to start at the prior."
+            "guide of the continuous sites only, None to start at the prior, or discrete='gibbs' "
+            "to draw them."
+        )
+    if missing:
+        raise ValueError(
+            f"the guide lacks the continuous sites {quote(missing)} of the model. Let it draw "
+            "them, or use None to start at the prior."
         )
     if moving:
         raise ValueError(
@@ -90,6 +112,38 @@ def check_guide_sites(
             f"site '{name}' has support {model} in the model and {guide} in the guide. They must "
             "be the same set, or part of the posterior is out of the guide's reach."
         )
+
+
+def check_way(discrete: object) -> None:
+    """Refuse a way to treat discrete latents that is none.
+
+    Raises:
+        ValueError: naming it.
+
+    Example:
+        >>> check_way("gibbs")
+    """
+    if discrete not in ("auto", "sum", "gibbs"):
+        raise ValueError(f"discrete must be 'auto', 'sum' or 'gibbs', not {discrete!r}.")
+
+
+def check_start(start: object, guided: bool) -> None:
+    """Refuse a start of a path that is none, or a guide's where there is no guide.
+
+    Args:
+        start: What was asked for.
+        guided: Whether there is a guide.
+
+    Raises:
+        ValueError: naming what was given.
+
+    Example:
+        >>> check_start("prior", False)
+    """
+    if start not in ("prior", "guide"):
+        raise ValueError(f"start must be 'prior' or 'guide', not {start!r}.")
+    if start == "guide" and not guided:
+        raise ValueError("start='guide' needs a guide: pass one, or a Fit, as second argument.")
 
 
 def check_counts(**counts: object) -> None:

@@ -11,13 +11,9 @@ import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array, Float, Int
 
-from deepgen_ppl import checks
-from deepgen_ppl.evidence_checks import check_guide_sites, check_latents
-from deepgen_ppl.numpyro.data import Inputs, as_key
-from deepgen_ppl.numpyro.joint import Joint, Layout, differing_supports
-from deepgen_ppl.numpyro.probes import check_rows_independent, points
-from deepgen_ppl.numpyro.program import read_pair
-from deepgen_ppl.numpyro.structure import Pair, autoguides, learned
+from deepgen_ppl.numpyro.data import Inputs
+from deepgen_ppl.numpyro.joint import Joint, Layout
+from deepgen_ppl.numpyro.structure import Pair
 
 LogDensities = tuple[Float[Array, "*batch"], Float[Array, "*batch"]]
 
@@ -55,6 +51,27 @@ class Path:
     def dim(self) -> int:
         """Length D of a position, of one row where the path is by rows."""
         return self.layout.size
+
+    @property
+    def num_free(self) -> int:
+        """Number of continuous coordinates: all of them, as discrete latents are summed out."""
+        return self.dim
+
+    @property
+    def copies(self) -> int:
+        """Number of densities of one position that are held at once."""
+        return 1
+
+    @property
+    def sites(self) -> list[str]:
+        """The latent sites whose values make a position."""
+        return [name for name, site in self.pair.model.latents.items() if not site.is_discrete]
+
+    @property
+    def row_axes(self) -> dict[str, int]:
+        """Axis of the rows in the value of each of these sites, empty where it is not by rows."""
+        sites = self.pair.model.sites
+        return {n: sites[n].plates.index(self.rows) for n in self.sites} if self.rows else {}
 
     @property
     def num_rows(self) -> int | None:
@@ -176,95 +193,3 @@ class Path:
         batch = z.shape[: z.ndim - len(shape)]
         found = jax.vmap(lambda one: fn(self.layout.split(one)))(z.reshape(-1, *shape))
         return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), found)
-
-
-def read_path(
-    model: Callable,
-    *data: Any,
-    guide: Any = None,
-    params: Any = None,
-    model_kwargs: Mapping[str, Any] | None = None,
-    by_rows: bool = True,
-    verb: str = "ais",
-    seed: int | Array = 0,
-) -> Path:
-    """Read the path from the prior, or from a fitted guide, to the joint density of a program.
-
-    Args:
-        model: A NumPyro model with continuous latents; discrete ones of finite support are summed
-            out.
-        *data: Its data, with rows on the leading axis.
-        guide: A guide of the continuous latents, or a `Fit`; None starts at the prior.
-        params: Learned values by name, or a `Fit`; those of `guide` where that is a fit.
-        model_kwargs: Constants passed by name to model and guide.
-        by_rows: Whether to look for a path for each row at all.
-        verb: Who asks, for the messages.
-        seed: Seed of the probes.
-
-    Returns:
-        The path, by rows where every site of model and guide is local to the data plate and rows
-        do not touch each other.
-
-    Raises:
-        ValueError: No continuous latent, an improper prior, a discrete latent without finite
-            support, a guide that is a point, draws discrete sites or has another support than the
-            model, or parameters without a value.
-
-    Example:
-        >>> import numpy as np, numpyro, numpyro.distributions as dist
-        >>> def model(x):
-        ...     with numpyro.plate("data", len(x)):
-        ...         z = numpyro.sample("z", dist.Normal(0, 1))
-        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
-        >>> path = read_path(model, np.zeros(5))
-        >>> z = path.sample(random.key(0), 3)
-        >>> z.shape, path.log_densities(z)[1].shape
-        ((3, 5, 1), (3, 5))
-    """
-    from deepgen_ppl.numpyro.infer.fit import Fit
-    from deepgen_ppl.numpyro.infer.importance import check_learned
-
-    if isinstance(guide, Fit):
-        params = guide.params if params is None else params
-        guide = guide.guide
-    values = learned(params)
-    options: dict[str, Any] = dict(model_kwargs=model_kwargs, params=values, seed=seed)
-    pair = read_pair(model, guide, data, prior=True, enumerated=True, **options)
-    _check(pair, verb)
-    check_learned(pair, values)
-    inputs, key = pair.inputs(data), as_key(seed)
-    checks.check_points(points(pair, values, inputs, key))
-    known = {*pair.params, *(name for program in pair.programs for name in program.state)}
-    values = jax.tree.map(jnp.asarray, {n: v for n, v in values.items() if n in known})
-    local = by_rows and pair.local and check_rows_independent(pair, values, inputs, key)
-    rows = pair.model.data_plates[0] if local else None
-    path = Path(pair, values, inputs, rows, Joint(pair, values, inputs, local).layout())
-    _check_guide(path, verb)
-    return path
-
-
-def _check(pair: Pair, verb: str) -> None:
-    latents, plates = pair.model.latents, pair.model.plates.values()
-    check_latents(
-        verb,
-        continuous=[n for n, site in latents.items() if not site.is_discrete],
-        discrete=[n for n, site in latents.items() if site.is_discrete],
-        endless=[n for n, s in latents.items() if s.is_discrete and not s.enumerable],
-        improper=[n for n, site in latents.items() if site.improper],
-        subsampled=[plate.name for plate in plates if plate.subsampled],
-    )
-
-
-def _check_guide(path: Path, verb: str) -> None:
-    """Refuse a guide of discrete sites, or of sets of values that are not the model's."""
-    guide = path.pair.guide
-    if guide is None:
-        return
-    discrete = [name for name, site in guide.latents.items() if site.is_discrete]
-    free = [n for n, s in path.pair.model.latents.items() if not s.is_discrete and not s.support]
-    check_guide_sites(
-        verb,
-        discrete,
-        differing_supports(path.pair.model, guide, path.layout.shapes),
-        free if autoguides(guide.fn) else [],
-    )

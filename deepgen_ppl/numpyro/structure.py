@@ -18,7 +18,7 @@ from numpyro.infer.autoguide import AutoGuide
 
 from deepgen_ppl import checks
 from deepgen_ppl.numpyro.data import Inputs, argument_names, as_arguments, as_inputs, bare
-from deepgen_ppl.numpyro.handlers import is_factor, is_improper, reader, split_seed
+from deepgen_ppl.numpyro.handlers import base, is_factor, is_improper, reader, split_seed
 
 
 class Site(NamedTuple):
@@ -263,7 +263,8 @@ def _site(msg: dict, fixed: frozenset[str]) -> Site:
         bool(support is not None and support.is_discrete),
         bool(fn.has_rsample),
         bool(msg["infer"].get("is_auxiliary", False)) and role == "latent",
-        bool(fn.has_enumerate_support),
+        # NumPyro lists no products of supports, whatever `to_event` says of itself.
+        bool(fn.has_enumerate_support) and base(fn).event_dim == fn.event_dim,
         is_improper(fn),
     )
 

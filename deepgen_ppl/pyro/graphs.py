@@ -96,6 +96,42 @@ def script(graph: GraphModule, examples: Sequence[Tensor]) -> Callable[..., Any]
     return scripted
 
 
+class Traced:
+    """A function of tensors as flat graphs, one for each of their shapes; itself where it must.
+
+    Args:
+        function: It draws no random numbers.
+
+    Attributes:
+        compiled: `"torchscript"`, `"traced"` or `"eager"`; empty before the first call.
+        reason: Why it is no better than that.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.compiled, self.reason = function, "", ""
+        self._graphs: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, *args: Tensor) -> Any:
+        """Return what the function returns."""
+        key = tuple((x.shape, x.dtype) for x in args)
+        if key not in self._graphs:
+            self._graphs[key] = self._traced(args)
+        return self._graphs[key](*args)
+
+    def _traced(self, args: tuple[Tensor, ...]) -> Callable[..., Any]:
+        self.compiled, self.reason = "eager", ""
+        try:
+            graph = flat(self.function, *args)
+            found: Any = graph
+            self.compiled = "traced"
+            found = script(graph, args)
+            self.compiled = "torchscript"
+        except Exception as error:  # whatever keeps it from being traced, it still runs itself
+            self.reason = f"{type(error).__name__}: {str(error)[:120]}"
+            return self.function if self.compiled == "eager" else graph
+        return found
+
+
 def _is_pure(node: Node) -> bool:
     target = node.target
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):

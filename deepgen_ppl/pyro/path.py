@@ -12,26 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import biject_to
 
-from deepgen_ppl import checks
-from deepgen_ppl.evidence_checks import check_guide_sites, check_latents
-from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer import evaluate
-from deepgen_ppl.pyro.infer.train import mix
 from deepgen_ppl.pyro.joint import Joint, Layout
-from deepgen_ppl.pyro.parameters import (
-    forked_rng,
-    given,
-    installed,
-    preserved,
-    private_store,
-    resolve,
-)
+from deepgen_ppl.pyro.parameters import forked_rng, preserved, private_store
 from deepgen_ppl.pyro.pointwise import Pointwise, over
-from deepgen_ppl.pyro.probes import check_rows_independent, points
-from deepgen_ppl.pyro.program import Pair, call, read_pair
+from deepgen_ppl.pyro.structure import Pair
 
 _CHUNK_NUMBERS = 1 << 24
 """Numbers (of 4 bytes) that the intermediate values of one chunk may take, roughly."""
@@ -132,6 +119,27 @@ class Path:
         return self.layout.size
 
     @property
+    def num_free(self) -> int:
+        """Number of continuous coordinates: all of them, as discrete latents are summed out."""
+        return self.dim
+
+    @property
+    def copies(self) -> int:
+        """Number of densities of one position that are held at once."""
+        return 1
+
+    @property
+    def sites(self) -> list[str]:
+        """The latent sites whose values make a position."""
+        return [name for name, site in self.pair.model.latents.items() if not site.is_discrete]
+
+    @property
+    def row_axes(self) -> dict[str, int]:
+        """Axis of the rows in the value of each of these sites, empty where it is not by rows."""
+        sites = self.pair.model.sites
+        return {n: sites[n].plates.index(self.rows) for n in self.sites} if self.rows else {}
+
+    @property
     def num_rows(self) -> int | None:
         """Number of rows that are looked at, None where the path is not by rows."""
         if self.rows is None:
@@ -195,6 +203,15 @@ class Path:
         parts = zip(*map(self._both.values, chunks), strict=True)
         reference, target = (torch.cat(part).reshape(z.shape[:-1]) for part in parts)
         return reference, target
+
+    def single(self, z: Float[Tensor, "*row D"]) -> tuple[Tensor, Tensor]:
+        """Return the log densities of reference and target at one position, by the program itself.
+
+        Args:
+            z: One position; where the path is by rows, those of all rows.
+        """
+        with self._quiet(), torch.no_grad(), forked_rng(0):
+            return self._joint.log_densities(self.layout.split(z))
 
     def densities(self, z: Float[Tensor, "*batch D"]) -> Densities:
         """Return both log densities and their gradients, from a graph traced at the first call.
@@ -284,70 +301,6 @@ class Path:
         return -(-num // -(-num // most))
 
 
-def read_path(
-    model: Callable[..., Any],
-    *data: Any,
-    guide: Any = None,
-    params: Any = None,
-    model_kwargs: Mapping[str, Any] | None = None,
-    by_rows: bool = True,
-    verb: str = "ais",
-    seed: int = 0,
-) -> Path:
-    """Read the path from the prior, or from a fitted guide, to the joint density of a program.
-
-    Args:
-        model: A Pyro model with continuous latents; discrete ones of finite support are summed
-            out.
-        *data: Its data, with rows on the leading axis.
-        guide: A guide of the continuous latents, or a `Fit`; None starts at the prior.
-        params: Learned values by name, or a `Fit`; those of `guide` where that is a fit.
-        model_kwargs: Constants passed by name to model and guide.
-        by_rows: Whether to look for a path for each row at all.
-        verb: Who asks, for the messages.
-        seed: Seed of the probes.
-
-    Returns:
-        The path, by rows where every site of model and guide is local to the data plate and rows
-        do not touch each other.
-
-    Raises:
-        ValueError: No continuous latent, an improper prior, a discrete latent without finite
-            support, a guide that is a point, draws discrete sites or has another support than the
-            model, or parameters without a value.
-
-    Example:
-        >>> import pyro, pyro.distributions as dist
-        >>> def model(x):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(0, 1))
-        ...         pyro.sample("x", dist.Normal(z, 1), obs=x)
-        >>> path = read_path(model, torch.zeros(5))
-        >>> z = path.sample(torch.Generator().manual_seed(0), 3)
-        >>> z.shape, path.log_densities(z)[1].shape
-        (torch.Size([3, 5, 1]), torch.Size([3, 5]))
-    """
-    from deepgen_ppl.pyro.infer.fit import Fit
-
-    if isinstance(guide, Fit):
-        params = guide.params if params is None else params
-        guide = guide.guide
-    learned = given(params)
-    pair = read_pair(model, guide, data, model_kwargs=model_kwargs, params=learned, seed=seed,
-                     prior=True, enumerated=True)  # fmt: skip
-    tensors = data_.to_tensors(data, data_.device_of(pair.modules))
-    values = resolve(pair.params, learned)
-    _check(pair, values, tensors, verb)
-    with handlers.validation(False):
-        checks.check_points(points(pair, values, tensors, mix(seed, 3)))
-        local = by_rows and pair.local
-        local = local and check_rows_independent(pair, values, tensors, mix(seed, 1))
-    path = Path(pair, values, tensors, local)
-    if pair.guide is not None and any(site.auxiliary for site in pair.guide.latents.values()):
-        check_guide_sites(verb, moving=path.moving)
-    return path
-
-
 @contextmanager
 def quiet(pair: Pair) -> Iterator[None]:
     """Run programs with validation off, a param store of their own and buffers put back."""
@@ -360,54 +313,3 @@ def quiet(pair: Pair) -> Iterator[None]:
         # Learned values are constants here, of which Pyro warns.
         warnings.filterwarnings("ignore", ".*because requires_grad=False", UserWarning)
         yield
-
-
-def _look(
-    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the sample messages of one run of the guide, and of the model at its values."""
-    guide = {}
-    with (
-        quiet(pair),
-        torch.no_grad(),
-        forked_rng(0),
-        installed(pair.params.values(), params) as answers,
-    ):
-        if pair.guide is not None:
-            guide = call(pair.guide, data, answers).sites
-        values = {name: msg["value"] for name, msg in guide.items()}
-        around = (answers, handlers.replay(values), handlers.feasible())
-        return guide, call(pair.model, data, *around).sites
-
-
-def _check(pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], verb: str) -> None:
-    latents = pair.model.latents
-    guide, model = _look(pair, params, data)
-    check_latents(
-        verb,
-        continuous=[n for n, site in latents.items() if not site.is_discrete],
-        discrete=[n for n, site in latents.items() if site.is_discrete],
-        endless=[n for n, s in latents.items() if s.is_discrete and not s.enumerable],
-        improper=[n for n in latents if handlers.is_improper(model[n]["fn"])],
-        subsampled=[plate.name for plate in pair.model.plates.values() if plate.subsampled],
-    )
-    drawn = {n: m["fn"] for n, m in guide.items() if n in latents}
-    discrete = [n for n, fn in drawn.items() if latents[n].is_discrete]
-    differing = {
-        n: (str(model[n]["fn"].support), str(fn.support))
-        for n, fn in drawn.items()
-        if n not in discrete and not handlers.is_delta(fn) and _differ(model[n]["fn"], fn)
-    }
-    check_guide_sites(verb, discrete, differing)
-
-
-def _differ(one: Any, other: Any) -> bool:
-    """Tell whether values spread over one support leave the other, or the other way round."""
-    with forked_rng(0):
-        for own, theirs in ((one, other), (other, one)):
-            transform = biject_to(own.support)
-            shape = transform.inverse_shape(own.batch_shape + own.event_shape)
-            values = transform(3.0 * torch.randn(16, *shape))
-            if not bool(theirs.support.check(values).all()):
-                return True
-    return False

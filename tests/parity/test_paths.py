@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from deepgen_ppl.numpyro import program as numpyro_program
-from deepgen_ppl.numpyro.path import read_path as numpyro_path
-from deepgen_ppl.pyro.path import read_path as pyro_path
+from deepgen_ppl.numpyro.paths import read_path as numpyro_path
+from deepgen_ppl.pyro.paths import read_path as pyro_path
 
 from ..exactness import programs_numpyro as conjugate_numpyro
 from ..exactness import programs_pyro as conjugate_pyro

@@ -9,6 +9,10 @@ from jax import Array, random
 from deepgen_ppl.blocks import singly
 from deepgen_ppl.numpyro.kernels import gibbs, gibbs_with_gradients
 
+EFFECTS = jnp.array(
+    [[2.5, -1.0, 0.3], [-0.7, 1.8, 1.1], [1.2, 0.6, -2.2], [-1.6, -0.9, -0.4], [0.4, 2.1, -1.3]]
+)
+
 
 def ising(coupling: Array, field: Array) -> None:
     """Spins in one factor of all of them: exp(s' J s + h' s)."""
@@ -87,6 +91,44 @@ def impossible(y: Array) -> None:
     """A density that is zero everywhere."""
     x = numpyro.sample("x", dist.Bernoulli(0.5))
     numpyro.factor("wall", jnp.where(x < 2, -jnp.inf, 0.0) + 0.0 * y.sum())
+
+
+def belief(x: Array) -> None:
+    """Causes of each datum's own: b_ij ~ Bernoulli(0.3), s_i ~ N(0, 1), x_i ~ N(b_i w + s_i, 1)."""
+    with numpyro.plate("data", len(x)):
+        b = numpyro.sample("b", dist.Bernoulli(0.3).expand([5]).to_event(1))
+        s = numpyro.sample("s", dist.Normal(0.0, 1.0))
+        mean = b.astype(float) @ EFFECTS + s[:, None]
+        numpyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+def belief_guide(x: Array) -> None:
+    """A guide of `belief` that draws causes and shifts."""
+    with numpyro.plate("data", len(x)):
+        b = numpyro.sample("b", dist.Bernoulli(0.5).expand([5]).to_event(1))
+        mean = 0.5 * (x.mean(1) - (b.astype(float) @ EFFECTS).mean(1))
+        numpyro.sample("s", dist.Normal(mean, 0.8))
+
+
+def shift_guide(x: Array) -> None:
+    """A guide of `belief` that draws the shifts alone."""
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("s", dist.Normal(0.3 * x.mean(1), 1.0))
+
+
+def causes_guide(x: Array) -> None:
+    """A guide of `belief` that lacks the shifts."""
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("b", dist.Bernoulli(0.5).expand([5]).to_event(1))
+
+
+def crowd(y: Array) -> None:
+    """Thirty spins, each a site of its own, that all meet in one factor, and a mean."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    spins = [numpyro.sample(f"x{i}", dist.Bernoulli(0.5)) for i in range(30)]
+    total = sum(spins)
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(mean + 0.2 * total, 1.0), obs=y)
 
 
 def kernel_step(kernel: str, states, energies, seed: int):

@@ -8,6 +8,10 @@ from torch import Tensor
 from deepgen_ppl.blocks import singly
 from deepgen_ppl.pyro.kernels import gibbs, gibbs_with_gradients
 
+EFFECTS = torch.tensor(
+    [[2.5, -1.0, 0.3], [-0.7, 1.8, 1.1], [1.2, 0.6, -2.2], [-1.6, -0.9, -0.4], [0.4, 2.1, -1.3]]
+)
+
 
 def ising(coupling: Tensor, field: Tensor) -> None:
     """Spins in one factor of all of them: exp(s' J s + h' s)."""
@@ -87,6 +91,44 @@ def impossible(y: Tensor) -> None:
     """A density that is zero everywhere."""
     x = pyro.sample("x", dist.Bernoulli(torch.tensor(0.5)))
     pyro.factor("wall", torch.where(x < 2, -torch.inf, 0.0) + 0.0 * y.sum())
+
+
+def belief(x: Tensor) -> None:
+    """Causes of each datum's own: b_ij ~ Bernoulli(0.3), s_i ~ N(0, 1), x_i ~ N(b_i w + s_i, 1)."""
+    with pyro.plate("data", len(x)):
+        b = pyro.sample("b", dist.Bernoulli(0.3).expand([5]).to_event(1))
+        s = pyro.sample("s", dist.Normal(0.0, 1.0))
+        mean = b @ EFFECTS + s.unsqueeze(-1)
+        pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+def belief_guide(x: Tensor) -> None:
+    """A guide of `belief` that draws causes and shifts."""
+    with pyro.plate("data", len(x)):
+        b = pyro.sample("b", dist.Bernoulli(0.5).expand([5]).to_event(1))
+        mean = 0.5 * (x.mean(1) - (b @ EFFECTS).mean(1))
+        pyro.sample("s", dist.Normal(mean, 0.8))
+
+
+def shift_guide(x: Tensor) -> None:
+    """A guide of `belief` that draws the shifts alone."""
+    with pyro.plate("data", len(x)):
+        pyro.sample("s", dist.Normal(0.3 * x.mean(1), 1.0))
+
+
+def causes_guide(x: Tensor) -> None:
+    """A guide of `belief` that lacks the shifts."""
+    with pyro.plate("data", len(x)):
+        pyro.sample("b", dist.Bernoulli(0.5).expand([5]).to_event(1))
+
+
+def crowd(y: Tensor) -> None:
+    """Seventy spins, each a site of its own, that all meet in one factor, and a mean."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    spins = [pyro.sample(f"x{i}", dist.Bernoulli(0.5)) for i in range(70)]
+    total = sum(spins)
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(mean + 0.2 * total, 1.0), obs=y)
 
 
 def kernel_step(kernel: str, states, energies, seed: int):

@@ -124,11 +124,15 @@ def refusals(known: ModuleType) -> dict[str, tuple[Any, dict[str, Any], str]]:
     return {
         "improper": (known.flat, {}, "evidence is undefined: the prior of 'mean' is improper"),
         "endless": (known.endless, {}, "discrete latents 'count' have no finite support"),
-        "discrete": (known.only_coins, {}, "needs a continuous latent site"),
+        "discrete": (known.only_coins, {"discrete": "sum"}, "needs a continuous latent site"),
         "nan": (known.broken, {}, "site 'root' is nan at draws"),
         "zero": (known.impossible, {}, "site 'never' is -inf at all draws"),
         "support": (known.rates, {"guide": known.real_guide}, "site 'scale' has support"),
-        "discrete guide": (known.coins, {"guide": known.discrete_guide}, "discrete sites 'k'"),
+        "discrete guide": (
+            known.coins,
+            {"guide": known.discrete_guide, "discrete": "sum"},
+            "discrete sites 'k', which ais sums out",
+        ),
         "counts": (known.coins, {"num_leapfrogs": 0}, "num_leapfrogs must be a positive whole"),
     }
 

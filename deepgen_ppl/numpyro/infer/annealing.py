@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,18 +14,12 @@ import numpy as np
 from jax import Array, lax, random
 from jaxtyping import Float
 
-from deepgen_ppl.annealing import (
-    Moves,
-    Schedule,
-    next_step_size,
-    next_temperature,
-    padded,
-    systematic,
-)
-from deepgen_ppl.evidence_checks import refuse_start
+from deepgen_ppl import discrete as discrete_
+from deepgen_ppl.annealing import Moves, padded
 from deepgen_ppl.numpyro.compilation import build_of, compiled
 from deepgen_ppl.numpyro.data import Inputs
-from deepgen_ppl.numpyro.kernels import hmc
+from deepgen_ppl.numpyro.kernels import gibbs, hmc
+from deepgen_ppl.numpyro.mixed import MixedPath, find_table
 from deepgen_ppl.numpyro.path import Path
 from deepgen_ppl.posterior import Posterior
 
@@ -32,8 +27,6 @@ _CHUNK_MOVES = 50
 _CHUNK_NUMBERS = 1 << 24
 """Numbers (of 4 bytes) that the intermediate values of one chunk of rows may take, roughly."""
 _JITTER, _GOLDEN = 0.25, 0.6180339887
-_PILOT_CHAINS, _PILOT_FRACTION, _PILOT_MOVES, _FIRST_MOVES = (64, 256), 0.8, 3, 15
-_MOST_STAGES = 1000
 
 
 class Chains(NamedTuple):
@@ -61,14 +54,18 @@ class Climb:
         tell: Told the number of moves after each call.
         gradients: Gradients taken so far, of one row each where the path is by rows.
         compile_seconds: Time of tracing and compiling.
+        table: The blocks in which discrete coordinates move, None where there are none.
+        discrepancy: Largest relative difference of terms put together in a sweep from the whole.
     """
 
-    path: Path
+    path: Path | MixedPath
     num_leapfrogs: int
     index: Array | None = None
     tell: Callable[[int], Any] = lambda count: None
+    table: gibbs.Table | None = None
     gradients: int = field(default=0, init=False)
     compile_seconds: float = field(default=0.0, init=False)
+    discrepancy: float = field(default=0.0, init=False)
     _runs: dict[Any, Callable] = field(default_factory=dict, init=False, repr=False)
 
     def begin(self, key: Array, num_chains: int) -> Chains:
@@ -124,15 +121,19 @@ class Climb:
         return jax.device_get(self._call("constrain", values, position))
 
     def run(
-        self, key: Array, chains: Chains, moves: Moves, first: int = 0
+        self, key: Array, chains: Chains, moves: Moves, first: int = 0, backwards: bool = False
     ) -> tuple[Chains, np.ndarray]:
         """Make moves, in calls of one compiled function.
+
+        Trajectories of the continuous coordinates come first and a sweep over the discrete ones
+        after them, or the other way round: then a move is the reversal of what it is else.
 
         Args:
             key: Random key.
             chains: The chains.
             moves: The moves.
             first: Number of the first of them, by which trajectories differ in length.
+            backwards: Whether moves are reversed.
 
         Returns:
             The chains, and the mean acceptance probability of each move, `(T, *rows)`.
@@ -144,121 +145,117 @@ class Climb:
             counts = map(np.int32, (first + start, count, self.num_leapfrogs))
             dtype = chains.position.dtype
             arrays = tuple(jnp.asarray(value, dtype) for value in part)
-            chains, acceptance = self._call(
-                "advance", self._advance, chains, arrays, random.fold_in(key, start), *counts
-            )
+            mixed = self.table is not None
+            name = "advance back" if mixed and backwards else "advance"
+            advance = partial(self._advance, backwards=mixed and backwards)
+            rest = (chains, arrays, random.fold_in(key, start), *counts)
+            chains, acceptance, worst = self._call(name, advance, self.table, *rest)
+            self.discrepancy = max(self.discrepancy, float(worst))
             parts.append(np.asarray(acceptance)[:count])
             self.tell(count)
-        each = (self.num_leapfrogs + 1) * int(np.prod(chains.log_weights.shape))
+        num = 1 + self.num_leapfrogs * bool(self.path.num_free)
+        num += bool(self.path.num_free) and self.table is not None and backwards
+        each = num * int(np.prod(chains.log_weights.shape))
         self.gradients += total * each
         return chains, np.concatenate(parts)
 
     def _advance(
-        self, params: Any, inputs: Inputs, index: Any, chains: Chains, moves: Any,
-        key: Array, first: Array, count: Array, num_leapfrogs: Array,
-    ) -> tuple[Chains, Array]:  # fmt: skip
-        path = self.path.at(params, inputs, index)
+        self, params: Any, inputs: Inputs, index: Any, table: Any, chains: Chains, moves: Any,
+        key: Array, first: Array, count: Array, num_leapfrogs: Array, backwards: bool,
+    ) -> tuple[Chains, Array, Array]:  # fmt: skip
+        path, free = self.path.at(params, inputs, index), self.path.num_free
 
-        def move(i: Array, at: tuple[Chains, Array]) -> tuple[Chains, Array]:
-            (z, log_weights, lost), acceptance = at
-            beta, increment, size, scale = (part[i] for part in moves)
-            value_and_grad = path.tempered(beta)
-            (energy, difference), gradient = value_and_grad(z)
-            # Compensated summation: a thousand small numbers are added to a large one.
-            added = jnp.where(increment > 0.0, increment * difference, 0.0) - lost
-            total = log_weights + added
-            lost = jnp.where(jnp.isfinite(total), (total - log_weights) - added, 0.0)
+        def slide(key: Array, z: Array, at: Any, size: Array, scale: Array, spread: Array) -> Any:
+            """Move the continuous coordinates by one trajectory."""
+            ((energy, _), gradient), value_and_grad = at
+            if not free:
+                return z, jnp.ones(z.shape[1:-1], z.dtype)
+            scale, rest = scale[..., :free], z[..., free:]
 
             def scaled(v: Array) -> tuple[Array, Array]:
-                (energy, _), gradient = value_and_grad(v * scale)
-                return energy, gradient * scale
+                whole = jnp.concatenate([v * scale, rest], -1) if rest.shape[-1] else v * scale
+                (energy, _), gradient = value_and_grad(whole)
+                return energy, gradient[..., :free] * scale
 
             # Lengths that differ from move to move, so that no orbit closes on itself.
+            size = size * (1.0 + _JITTER * spread)
+            state = hmc.HMCState(z[..., :free] / scale, energy, gradient[..., :free] * scale)
+            options: dict[str, Any] = {"step_size": size, "num_steps": num_leapfrogs}
+            state, info = hmc.step(key, state, scaled, **options)
+            there = jnp.concatenate([state.position * scale, rest], -1)
+            z = jnp.where(info.accepted[..., None], there, z)
+            return z, jnp.mean(info.acceptance, axis=0)
+
+        def move(i: Array, at: Any) -> Any:
+            (z, log_weights, lost), acceptance, worst = at
+            beta, increment, size, scale = (part[i] for part in moves)
+            value_and_grad = path.tempered(beta)
+            here = value_and_grad(z)
+            # Compensated summation: a thousand small numbers are added to a large one.
+            added = jnp.where(increment > 0.0, increment * here[0][1], 0.0) - lost
+            total = log_weights + added
+            lost = jnp.where(jnp.isfinite(total), (total - log_weights) - added, 0.0)
+            own = random.fold_in(key, i)
             spread = 2.0 * jnp.mod((first + i).astype(z.dtype) * _GOLDEN, 1.0) - 1.0
-            state = hmc.HMCState(z / scale, energy, gradient * scale)
-            state, info = hmc.step(
-                random.fold_in(key, i),
-                state,
-                scaled,
-                step_size=size * (1.0 + _JITTER * spread),
-                num_steps=num_leapfrogs,
-            )
-            z = jnp.where(info.accepted[..., None], state.position * scale, z)
-            rate = jnp.mean(info.acceptance, axis=0)
-            return Chains(z, total, lost), acceptance.at[i].set(rate)
+
+            def sweep(z: Array) -> tuple[Array, Array]:
+                assert isinstance(path, MixedPath)
+                check = (first + i) % discrete_.CHECKED_EVERY == 0
+                options: dict[str, Any] = {"backwards": backwards, "check": check}
+                return path.sweep(random.fold_in(own, 1), z, beta, table, **options)
+
+            error = jnp.zeros((), z.dtype)
+            if table is not None and backwards:
+                z, error = sweep(z)
+                here = value_and_grad(z)
+            z, rate = slide(own, z, (here, value_and_grad), size, scale, spread)
+            if table is not None and not backwards:
+                z, error = sweep(z)
+            found = (Chains(z, total, lost), acceptance.at[i].set(rate))
+            return *found, jnp.maximum(worst, error)
 
         shape = (_CHUNK_MOVES, *chains.log_weights.shape[1:])
-        return lax.fori_loop(0, count, move, (chains, jnp.zeros(shape, chains.position.dtype)))
+        dtype = chains.position.dtype
+        start = (chains, jnp.zeros(shape, dtype), jnp.zeros((), dtype))
+        return lax.fori_loop(0, count, move, start)
 
     def _call(self, name: str, fn: Callable, *args: Any) -> Any:
         path = self.path
         everything = (path.params, path.inputs, self.index, *args)
         known = (name, *(leaf.shape for leaf in jax.tree.leaves(args)))
         if known not in self._runs:
-            build = build_of(path.pair, path.rows)
-            once = name != "advance"
+            build = build_of(path.pair, *path.static[1:])
+            once = not name.startswith("advance")
             self._runs[known] = compiled(build, f"climb {name}", fn, *everything, once=once)
             self.compile_seconds += build.seconds
         return self._runs[known](*everything)
 
 
-def pilot(
-    climb: Climb,
-    key: Array,
-    *,
-    num_chains: int,
-    fraction: float = _PILOT_FRACTION,
-) -> Schedule:
-    """Find temperatures, step sizes and scales on chains that climb and are resampled on the way.
-
-    What follows is run at what was found, with other random numbers, so that its estimates are as
-    unbiased as if all had been chosen beforehand.
+def with_blocks(
+    path: Path | MixedPath, key: Array, work: Callable[[gibbs.Table | None], Any]
+) -> Any:
+    """Do work whose discrete coordinates move in blocks, again one by one where these are wrong.
 
     Args:
-        climb: The moves.
+        path: The path.
         key: Random key.
-        num_chains: Number of chains that will follow; the pilot has as many, from 64 to 256.
-        fraction: Effective fraction that each step in temperature keeps.
-
-    Raises:
-        ValueError: The joint density is nowhere finite, or NaN, at draws of the reference.
+        work: Blocks, None where nothing is discrete, to what it leaves, with its `attrs` and its
+            `discrepancy`.
     """
-    began, told = random.split(key)
-    num_chains = int(np.clip(num_chains, *_PILOT_CHAINS))
-    climb.tell, tell = lambda count: None, climb.tell
-    z = np.asarray(climb.begin(began, num_chains).position)
-    beta, sizes = np.zeros(z.shape[1:-1]), np.full(z.shape[1:-1], 0.5 / climb.num_leapfrogs)
-    rng = np.random.default_rng(np.asarray(random.key_data(told), np.uint32))
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    number = 0
-    for stage in range(_MOST_STAGES):
-        differences = np.subtract(*climb.log_densities(jnp.asarray(z))[::-1])
-        _check(climb, z, differences, stage)
-        last = stage == _MOST_STAGES - 1
-        above = np.ones_like(beta) if last else next_temperature(differences, beta, fraction)
-        weights = _normalise((above - beta) * np.where(above > beta, differences, 0.0))
-        scale = _spread(z, weights)
-        z = np.take_along_axis(z, systematic(weights, rng.random(beta.shape))[..., None], axis=0)
-        for _ in range(_PILOT_MOVES if stage else _FIRST_MOVES):
-            moves = Moves(*(part[None] for part in (above, np.zeros_like(above), sizes, scale)))
-            at = climb.at(jnp.asarray(z))
-            chains, acceptance = climb.run(random.fold_in(told, number), at, moves, number)
-            z, number = np.asarray(chains.position), number + 1
-            sizes = next_step_size(sizes, acceptance[0], climb.num_leapfrogs)
-        found.append((above, sizes, scale))
-        beta = above
-        if (beta >= 1.0).all():
-            break
-    climb.tell = tell
-    betas, sizes, scales = (np.stack(part) for part in zip(*found, strict=True))
-    return Schedule(
-        np.concatenate([np.zeros_like(betas[:1]), betas]),
-        np.concatenate([sizes[:1], sizes]),
-        np.concatenate([scales[:1], scales]),
-    )
+    if not isinstance(path, MixedPath):
+        return work(None)
+    table = find_table(path, key)
+    found = work(table)
+    if found.discrepancy > discrete_.MOST_DISCREPANCY:
+        table = find_table(path, key, apart=True)
+        found = work(table)
+    found.attrs["num_blocks"] = len(table.places) + len(table.singles)
+    return found
 
 
-def parts(path: Path, num_chains: int, batch_size: int | None) -> Iterator[tuple[Any, int]]:
+def parts(
+    path: Path | MixedPath, num_chains: int, batch_size: int | None
+) -> Iterator[tuple[Any, int]]:
     """Yield rows (None for all) a chunk at a time, all chunks of one length, and how many count.
 
     Args:
@@ -271,7 +268,7 @@ def parts(path: Path, num_chains: int, batch_size: int | None) -> Iterator[tuple
         yield None, 0
         return
     sites = [site for program in path.pair.programs for site in program.sites.values()]
-    numbers = 16 * sum(int(np.prod(site.shape)) for site in sites) // size + 1
+    numbers = 16 * path.copies * sum(int(np.prod(site.shape)) for site in sites) // size + 1
     length = batch_size or int(np.clip(_CHUNK_NUMBERS // (numbers * num_chains), 1, size))
     if length >= size:
         yield None, size
@@ -281,59 +278,23 @@ def parts(path: Path, num_chains: int, batch_size: int | None) -> Iterator[tuple
         yield jnp.asarray(rows), min(length, size - start)
 
 
-def join(path: Path, pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the sites of chunks of rows, `(K, *shape)` each, as those of all rows."""
-    if path.rows is None:
-        return pieces[0]
-    axis = {n: 1 + path.pair.model.sites[n].plates.index(path.rows) for n in pieces[0]}
-    return {n: np.concatenate([p[n] for p in pieces], axis=axis[n]) for n in pieces[0]}
-
-
-def cut(path: Path, sites: Mapping[str, np.ndarray], used: int) -> dict[str, np.ndarray]:
-    """Return the sites of the first rows of a chunk, `(K, *shape)` each."""
-    if path.rows is None:
-        return dict(sites)
-    axis = {n: 1 + path.pair.model.sites[n].plates.index(path.rows) for n in sites}
-    return {n: np.take(v, np.arange(used), axis=axis[n]) for n, v in sites.items()}
-
-
-def as_posterior(path: Path, data: tuple, draws: Mapping[str, np.ndarray], method: str,
+def as_posterior(path: Path | MixedPath, data: tuple, draws: Mapping[str, np.ndarray], method: str,
                  began: float, **fields: Any) -> Posterior:  # fmt: skip
     """Return draws `(K, *shape)` as a posterior of one chain with its evaluators."""
     from deepgen_ppl.numpyro.infer.evaluate import fields as about
 
     model = path.pair.model
-    row_axis = {} if path.rows is None else {n: model.sites[n].plates.index(path.rows)
-                                             for n in draws}  # fmt: skip
     attrs = {"sampling_time": time.perf_counter() - began, **fields.pop("attrs", {})}
     return Posterior(
         {name: value[None] for name, value in draws.items()},
         method=method,
         row_dim=path.rows,
-        row_axis=row_axis,
+        row_axis=path.row_axes,
         independent=True,
         attrs=attrs,
         **about(model, path.params, data),
         **fields,
     )
-
-
-def _check(climb: Climb, z: np.ndarray, differences: np.ndarray, stage: int) -> None:
-    bad = np.isnan(differences) | (differences == np.inf)
-    if not bad.any() and stage == 0:
-        bad = np.broadcast_to(~np.isfinite(differences).any(axis=0), bad.shape)
-    if not bad.any():
-        return
-    worst = int(np.argmax(bad.reshape(len(bad), -1).any(axis=1)))
-    path = climb.path.at(climb.path.params, climb.path.inputs, climb.index)
-    rows = np.flatnonzero(bad[worst]) if path.rows is not None else np.array([], int)
-    rows = rows if climb.index is None else np.asarray(climb.index)[rows]
-    value = float(np.nan if np.isnan(differences).any() else -np.inf)
-    for name, log_prob in path.site_log_probs(jnp.asarray(z[worst])).items():
-        odd = ~np.isfinite(np.asarray(log_prob))
-        if odd.any():
-            refuse_start(name, float(np.asarray(log_prob)[odd].flat[0]), rows.tolist())
-    refuse_start(None, value, rows.tolist())
 
 
 def _resample(
@@ -356,16 +317,3 @@ def _resample(
     zero = jnp.zeros_like(chains.log_weights)
     means = log_total.reshape(groups, *zero.shape[1:]) - jnp.log(size)
     return Chains(z, zero, zero), means
-
-
-def _normalise(log_weights: np.ndarray) -> np.ndarray:
-    largest = log_weights.max(axis=0)
-    weights = np.exp(log_weights - np.where(np.isfinite(largest), largest, 0.0))
-    return weights / weights.sum(axis=0)
-
-
-def _spread(z: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the weighted standard deviation of each coordinate."""
-    z, weights = np.asarray(z, np.float64), weights[..., None]
-    mean = (weights * z).sum(axis=0)
-    return np.sqrt((weights * (z - mean) ** 2).sum(axis=0)) + 1e-6

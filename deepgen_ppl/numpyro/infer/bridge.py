@@ -17,7 +17,9 @@ from deepgen_ppl.numpyro.compilation import build_of
 from deepgen_ppl.numpyro.data import as_key
 from deepgen_ppl.numpyro.infer.annealing import Climb
 from deepgen_ppl.numpyro.infer.evaluate import over_draws
-from deepgen_ppl.numpyro.path import Path, read_path
+from deepgen_ppl.numpyro.mixed import MixedPath
+from deepgen_ppl.numpyro.path import Path
+from deepgen_ppl.numpyro.paths import read_path
 from deepgen_ppl.posterior import Posterior
 
 
@@ -135,9 +137,9 @@ def log_densities(
 
 
 def positions(
-    path: Path, sites: Mapping[str, Float[np.ndarray, "chain draw *shape"]]
+    path: Path | MixedPath, sites: Mapping[str, Float[np.ndarray, "chain draw *shape"]]
 ) -> Float[np.ndarray, "chain draw *row D"]:
-    """Return the positions of draws of the model's continuous latents."""
+    """Return the positions of draws of the latents that make them."""
 
     def one(draw: Any, key: Any, params: Any, inputs: Any) -> dict[str, Array]:
         return {"z": path.at(params, inputs).unconstrain(draw)}
@@ -147,6 +149,6 @@ def positions(
     return _over(path, "path positions", one, flat)["z"].reshape(*lead, *path.shape)
 
 
-def _over(path: Path, name: str, fn: Callable, draws: Mapping[str, np.ndarray]) -> dict:
+def _over(path: Path | MixedPath, name: str, fn: Callable, draws: Mapping[str, np.ndarray]) -> dict:
     args = (path.params, path.inputs)
-    return over_draws(build_of(path.pair, path.rows), name, fn, draws, args)
+    return over_draws(build_of(path.pair, *path.static[1:]), name, fn, draws, args)

@@ -23,7 +23,7 @@ from deepgen_ppl.numpyro.infer.importance import check_learned
 from deepgen_ppl.numpyro.infer.sampler import Sampler
 from deepgen_ppl.numpyro.infer.space import Space, from_draws
 from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
-from deepgen_ppl.numpyro.path import read_path
+from deepgen_ppl.numpyro.paths import read_path
 from deepgen_ppl.numpyro.structure import Pair, Program
 from deepgen_ppl.posterior import Posterior
 

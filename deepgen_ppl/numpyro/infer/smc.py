@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jax import Array, random
 from tqdm.auto import tqdm
 
-from deepgen_ppl.annealing import Moves, Schedule, upwards
-from deepgen_ppl.evidence import Evidence, evidence
+from deepgen_ppl.annealing import Climbed, Moves, Schedule, cut, join, of_islands, upwards
 from deepgen_ppl.evidence_checks import check_counts, check_fraction
 from deepgen_ppl.numpyro.data import as_key
 from deepgen_ppl.numpyro.infer.annealing import (
     Chains,
     Climb,
     as_posterior,
-    cut,
-    join,
     parts,
-    pilot,
+    with_blocks,
 )
-from deepgen_ppl.numpyro.path import read_path
+from deepgen_ppl.numpyro.infer.pilot import pilot
+from deepgen_ppl.numpyro.mixed import MixedPath
+from deepgen_ppl.numpyro.path import Path
+from deepgen_ppl.numpyro.paths import read_any
 from deepgen_ppl.posterior import Posterior
 
 
@@ -40,6 +39,7 @@ def smc(
     num_moves: int = 2,
     num_leapfrogs: int = 4,
     fraction: float = 0.9,
+    discrete: str = "auto",
     batch_size: int | None = None,
     params: Any = None,
     model_kwargs: Mapping[str, Any] | None = None,
@@ -49,8 +49,8 @@ def smc(
     r"""Draw from the posterior, and estimate the log evidence, by tempered sequential Monte Carlo.
 
     Particles start at exact draws of the prior q, or of a guide. At each temperature they are
-    weighed, moved by Hamiltonian Monte Carlo and resampled systematically, in G islands of P
-    particles that never meet:
+    weighed, moved by Hamiltonian Monte Carlo (and by Gibbs sweeps over the discrete latents where
+    these are drawn) and resampled systematically, in G islands of P particles that never meet:
 
     \[ \hat Z_g = \prod_{t=1}^T \frac1P \sum_{k=1}^P
        \left(\frac{p(x, z_{t-1}^k)}{q(z_{t-1}^k)}\right)^{\beta_t - \beta_{t-1}}, \qquad
@@ -59,18 +59,18 @@ def smc(
     A pilot run chooses the temperatures so that the conditional effective sample size stays at
     `fraction`, and the moves; both are then held, so that the estimate is unbiased. The spread of
     the islands gives the standard error. Where every latent is local to the data plate and rows do
-    not touch each other, all of this happens for each datum. Discrete sites of finite support are
-    summed out.
+    not touch each other, all of this happens for each datum.
 
     Args:
-        model: A NumPyro program with continuous latents.
+        model: A NumPyro program.
         *data: Its data, with rows on the leading axis.
         guide: Where the path starts: a guide, or a `Fit`; the prior when None.
         num_particles: Number of particles (of each row), in all islands together.
         num_islands: Number G of islands.
-        num_moves: Hamiltonian trajectories at each temperature.
+        num_moves: Hamiltonian trajectories, and Gibbs sweeps, at each temperature.
         num_leapfrogs: Leapfrog steps of a trajectory.
         fraction: Effective fraction of the particles that a step in temperature keeps.
+        discrete: `"sum"` over the discrete latents, `"gibbs"` to draw them, or `"auto"`: see `ais`.
         batch_size: Rows that climb together; None chooses as many as fit in memory.
         params: Learned values by name, or a `Fit`; those of `guide` where that is a fit.
         model_kwargs: Constants passed by name to model and guide.
@@ -111,14 +111,37 @@ def smc(
     )  # fmt: skip
     check_fraction(fraction, num_particles, num_islands)
     began = time.perf_counter()
-    path = read_path(
-        model, *data, guide=guide, params=params, model_kwargs=model_kwargs, verb="smc", seed=seed
+    path, about = read_any(
+        model, *data, discrete=discrete, guide=guide, params=params, model_kwargs=model_kwargs,
+        verb="smc", seed=seed,
+    )  # fmt: skip
+    key, sizes = as_key(seed), (num_particles, num_islands, num_moves, num_leapfrogs, fraction)
+    found = with_blocks(
+        path,
+        random.fold_in(key, 2**31),
+        lambda table: _all(path, table, key, *sizes, batch_size, progress),
     )
-    key, log_z, draws, lengths, gradients, compiling = as_key(seed), [], [], [], 0, 0.0
+    return as_posterior(
+        path,
+        data,
+        found.draws,
+        "smc",
+        began,
+        evidence=of_islands(found.log_weights, num_particles, path.rows),
+        attrs={"num_islands": num_islands, **found.attrs, **about},
+    )
+
+
+def _all(
+    path: Path | MixedPath, table: Any, key: Array, num_particles: int, num_islands: int,
+    num_moves: int, num_leapfrogs: int, fraction: float, batch_size: int | None, progress: bool,
+) -> Climbed:  # fmt: skip
+    """Let all particles climb, rows after rows."""
+    log_z, draws, lengths, gradients, compiling, worst = [], [], [], 0, 0.0, 0.0
     chunks = list(parts(path, num_particles, batch_size))
     with tqdm(disable=not progress) as bar:
         for number, (index, used) in enumerate(chunks):
-            climb = Climb(path, num_leapfrogs, index, bar.update)
+            climb = Climb(path, num_leapfrogs, index, bar.update, table)
             keys = random.split(random.fold_in(key, number), 3)
             bar.set_description(f"pilot run {number + 1} of {len(chunks)}")
             schedule = pilot(climb, keys[0], num_chains=num_particles, fraction=fraction)
@@ -126,38 +149,17 @@ def smc(
             chains = climb.begin(keys[1], num_particles)
             position, means = _climb(climb, keys[2], chains, schedule, num_islands, num_moves)
             log_z.append(means[:, :used] if path.rows else means)
-            draws.append(cut(path, climb.constrain(position), used))
+            draws.append(cut(climb.constrain(position), path.row_axes, used))
             lengths.append(len(schedule.temperatures) - 1)
             gradients, compiling = gradients + climb.gradients, compiling + climb.compile_seconds
+            worst = max(worst, climb.discrepancy)
+    attrs = {
+        "num_temperatures": max(lengths),
+        "num_gradients": gradients,
+        "compile_seconds": compiling,
+    }
     islands = np.concatenate(log_z, axis=1) if path.rows else log_z[0]
-    return as_posterior(
-        path,
-        data,
-        join(path, draws),
-        "smc",
-        began,
-        evidence=of_islands(islands, num_particles, path.rows),
-        attrs={
-            "num_temperatures": max(lengths),
-            "num_islands": num_islands,
-            "num_gradients": gradients,
-            "compile_seconds": compiling,
-        },
-    )
-
-
-def of_islands(log_z: np.ndarray, num_particles: int, rows: str | None) -> Evidence:
-    """Return the evidence of independent unbiased estimates, one of each island.
-
-    Args:
-        log_z: Log estimates, `(G,)` or `(G, N)`.
-        num_particles: Number of particles in all islands.
-        rows: Name of the data plate where there are rows.
-    """
-    method = f"sequential Monte Carlo, {len(log_z)} islands"
-    found = evidence(log_z, rows=rows, method=method)
-    ess = found.ess * (num_particles / len(log_z))
-    return replace(found, num_particles=num_particles, ess=ess)
+    return Climbed(islands, join(draws, path.row_axes), attrs, worst)
 
 
 def _climb(

@@ -155,7 +155,8 @@ def step(
         terms: Terms of the log density, over the batch.
         table: The blocks, as `table` lays them out.
         num_values: Most values K of a coordinate.
-        scan: `"systematic"`, or `"random"` for a new order of the blocks.
+        scan: `"systematic"`, `"reversed"` for the opposite order, which makes the reversal of a
+            systematic sweep, or `"random"` for a new order of the blocks.
         check: Whether to compute the discrepancy; it may be traced.
 
     Returns:
@@ -186,10 +187,11 @@ def step(
         index, noise = given
         return _single(noise, state, terms, table, table.singles[index], num_values), None
 
-    parts = ((block, len(table.places), table.elements.shape[1]), (single, len(table.singles), 1))
-    for part, (move, size, width) in enumerate(parts):
+    parts = [(0, block, len(table.places), table.elements.shape[1])]
+    parts.append((1, single, len(table.singles), 1))
+    for part, move, size, width in parts[:: -1 if scan == "reversed" else 1]:
         if size:
-            order = jnp.arange(size)
+            order = jnp.arange(size)[:: -1 if scan == "reversed" else 1]
             if scan == "random":
                 order = random.permutation(random.fold_in(keys[2], part), order)
             noise = random.gumbel(keys[part], (size, num_values, *batch, width), dtype)

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from deepgen_ppl.annealing import upwards
+from deepgen_ppl.annealing import Climbed, cut, join, upwards
 from deepgen_ppl.evidence import evidence
 from deepgen_ppl.evidence_checks import check_counts
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro.infer import evaluate
-from deepgen_ppl.pyro.infer.annealing import Climb, as_posterior, cut, join, parts, pilot
+from deepgen_ppl.pyro.infer.annealing import Climb, as_posterior, parts, with_blocks
+from deepgen_ppl.pyro.infer.pilot import pilot
 from deepgen_ppl.pyro.infer.train import mix
-from deepgen_ppl.pyro.path import read_path
+from deepgen_ppl.pyro.mixed import MixedPath
+from deepgen_ppl.pyro.path import Path
+from deepgen_ppl.pyro.paths import read_any
 
 
 def ais(
@@ -27,6 +30,7 @@ def ais(
     num_chains: int = 64,
     num_temperatures: int = 1000,
     num_leapfrogs: int = 4,
+    discrete: str = "auto",
     batch_size: int | None = None,
     params: Any = None,
     model_kwargs: Mapping[str, Any] | None = None,
@@ -41,18 +45,24 @@ def ais(
     \[ \log w = \sum_{t=1}^T (\beta_t - \beta_{t-1}) \log \frac{p(x, z_{t-1})}{q(z_{t-1})}, \quad
        z_t \sim K_{\beta_t}(z_{t-1}), \qquad \mathbb E\, w = p(x) \]
 
-    with one Hamiltonian trajectory at each temperature. Temperatures, step sizes and scales come
+    with one Hamiltonian trajectory at each temperature, and one Gibbs sweep over the discrete
+    latents where these are drawn. Temperatures, step sizes and scales come
     from a pilot run and are then held, so that the mean of the weights is unbiased. Where every
     latent is local to the data plate and rows do not touch each other, each datum has its own
-    temperatures, chains and log evidence. Discrete sites of finite support are summed out.
+    temperatures, chains and log evidence.
 
     Args:
-        model: A Pyro program with continuous latents.
+        model: A Pyro program.
         *data: Its data, with rows on the leading axis.
-        guide: Where the path starts: a guide, or a `Fit`; the prior when None.
+        guide: Where the path starts: a guide, or a `Fit`; the prior when None. Discrete latents it
+            does not draw start at their prior given what it draws.
         num_chains: Number K of chains (of each row).
         num_temperatures: Number T of temperatures.
         num_leapfrogs: Leapfrog steps of a transition.
+        discrete: `"sum"` over the discrete latents, whose supports have to be finite, or `"gibbs"`
+            to draw them, a sweep at each temperature; `"auto"` draws them where they cannot be
+            summed out: where there is nothing else, a guide draws them, or it would take too many
+            dimensions or too much memory.
         batch_size: Rows that climb together; None chooses as many as fit in memory.
         params: Learned values by name, or a `Fit`; those of `guide` where that is a fit.
         model_kwargs: Constants passed by name to model and guide.
@@ -63,12 +73,14 @@ def ais(
         The chains' last states with their weights, and the evidence with its standard error.
 
     Raises:
-        ValueError: An improper prior (the evidence is undefined), no continuous latent, a guide
-            that cannot be a start, or a density that is NaN or zero at draws of the reference: the
-            message names the site.
+        ValueError: An improper prior (the evidence is undefined), no latent, a discrete one without
+            a finite support, a guide that cannot be a start, or a density that is NaN or zero at
+            draws of the reference: the message names the site.
 
     Cost:
-        K T num_leapfrogs gradients, and a pilot run of about a tenth of that.
+        K T num_leapfrogs gradients, and a pilot run of about a tenth of that. Where discrete
+        latents are drawn, K T densities more for each block of them that moves at once and each of
+        their values (see `Gibbs`).
 
     References:
         Neal: Annealed importance sampling. Statistics and Computing 11, 2001.
@@ -92,18 +104,39 @@ def ais(
         batch_size=batch_size,
     )  # fmt: skip
     began = time.perf_counter()
-    path = read_path(
-        model, *data, guide=guide, params=params, model_kwargs=model_kwargs, verb="ais", seed=seed
+    path, about = read_any(
+        model, *data, discrete=discrete, guide=guide, params=params, model_kwargs=model_kwargs,
+        verb="ais", seed=seed,
+    )  # fmt: skip
+    sizes = (num_chains, num_temperatures, num_leapfrogs, batch_size)
+    found = with_blocks(
+        path, mix(seed, 17), lambda table: _climb(path, table, seed, *sizes, progress)
     )
-    log_w, draws, rates = [], [], []
-    gradients, compiling = 0, 0.0
+    log_weights = found.log_weights
+    return as_posterior(
+        path,
+        found.draws,
+        "ais",
+        began,
+        log_weights=log_weights[None],
+        evidence=evidence(log_weights, rows=path.rows, method="annealed importance sampling"),
+        attrs={"num_temperatures": num_temperatures, **found.attrs, **about},
+    )
+
+
+def _climb(
+    path: Path | MixedPath, table: Any, seed: int, num_chains: int, num_temperatures: int,
+    num_leapfrogs: int, batch_size: int | None, progress: bool,
+) -> Climbed:  # fmt: skip
+    """Anneal all chains, rows after rows."""
+    log_w, draws, rates, gradients, compiling, worst = [], [], [], 0, 0.0, 0.0
     chunks = list(parts(path, num_chains, batch_size))
     with (
         tqdm(total=len(chunks) * num_temperatures, disable=not progress) as bar,
         evaluate.few_threads(path.numbers * num_chains // len(chunks)),
     ):
         for number, (part, used) in enumerate(chunks):
-            climb = Climb(part, num_leapfrogs, bar.update)
+            climb = Climb(part, num_leapfrogs, bar.update, table)
             generator = torch.Generator(path.device).manual_seed(mix(seed, 11, number))
             bar.set_description("pilot run")
             schedule = pilot(climb, generator).refine(num_temperatures)
@@ -112,21 +145,16 @@ def ais(
             chains, acceptance = climb.run(generator, chains, upwards(schedule))
             found = chains.log_weights.cpu().numpy()
             log_w.append(found if path.rows is None else found[:, :used])
-            draws.append(cut(path, part.constrain(chains.position), used))
+            draws.append(cut(part.constrain(chains.position), path.row_axes, used))
             rates.append(acceptance.mean())
             gradients, compiling = gradients + climb.gradients, compiling + climb.compile_seconds
+            worst = max(worst, climb.discrepancy)
+    attrs = {
+        "compiled": chunks[0][0].compiled,
+        "compiled_reason": chunks[0][0].reason,
+        "num_gradients": gradients,
+        "acceptance_rate": float(np.mean(rates)),
+        "compile_seconds": compiling,
+    }
     log_weights = log_w[0] if path.rows is None else np.concatenate(log_w, axis=1)
-    return as_posterior(
-        chunks[0][0],
-        join(path, draws),
-        "ais",
-        began,
-        log_weights=log_weights[None],
-        evidence=evidence(log_weights, rows=path.rows, method="annealed importance sampling"),
-        attrs={
-            "num_temperatures": num_temperatures,
-            "num_gradients": gradients,
-            "acceptance_rate": float(np.mean(rates)),
-            "compile_seconds": compiling,
-        },
-    )
+    return Climbed(log_weights, join(draws, path.row_axes), attrs, worst)

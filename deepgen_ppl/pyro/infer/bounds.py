@@ -13,28 +13,29 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from deepgen_ppl import checks
-from deepgen_ppl.annealing import Schedule, downwards, staying, upwards
+from deepgen_ppl.annealing import Schedule, cut, downwards, join, staying, upwards
 from deepgen_ppl.bounds import Bound, EvidenceBounds, lower_bound, mean_bound, upper_bound
 from deepgen_ppl.bridge import check_has
 from deepgen_ppl.chains import classic_rhat
 from deepgen_ppl.evidence import evidence
-from deepgen_ppl.evidence_checks import check_counts, check_simulated
+from deepgen_ppl.evidence_checks import check_counts, check_simulated, check_start
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro.infer import evaluate
 from deepgen_ppl.pyro.infer.annealing import (
     Chains,
     Climb,
     as_posterior,
-    cut,
-    join,
     parts,
-    pilot,
+    with_blocks,
 )
 from deepgen_ppl.pyro.infer.bridge import positions
 from deepgen_ppl.pyro.infer.importance import importance
+from deepgen_ppl.pyro.infer.pilot import pilot
 from deepgen_ppl.pyro.infer.train import mix
+from deepgen_ppl.pyro.mixed import MixedPath
 from deepgen_ppl.pyro.parameters import forked_rng
-from deepgen_ppl.pyro.path import Path, quiet, read_path
+from deepgen_ppl.pyro.path import Path, quiet
+from deepgen_ppl.pyro.paths import read_any
 from deepgen_ppl.pyro.program import simulate as simulate_
 
 _APART = 100
@@ -49,10 +50,12 @@ def evidence_bounds(
     *data: Any,
     simulate: bool = False,
     posterior: Posterior | None = None,
+    start: str = "prior",
     num_particles: int = 5000,
     num_chains: int = 64,
     num_temperatures: int = 1000,
     num_leapfrogs: int = 4,
+    discrete: str = "auto",
     batch_size: int | None = None,
     params: Any = None,
     model_kwargs: Mapping[str, Any] | None = None,
@@ -76,16 +79,18 @@ def evidence_bounds(
     not touch each other, each datum has its bounds, and totals are shown.
 
     Args:
-        model: A Pyro program with continuous latents; discrete ones of finite support are summed
-            out.
+        model: A Pyro program.
         guide: A guide, or a `Fit`; None leaves out the ELBO and IWAE.
         *data: Its data, with rows on the leading axis.
         simulate: Whether to bound the evidence of data drawn from the model in place of `data`.
         posterior: Draws of a converged chain at `data` for the approximate upper bound.
+        start: Where annealing starts, and reverse annealing ends: at the `"prior"`, or at the
+            `"guide"`, which is closer to the posterior, so that fewer temperatures are enough.
         num_particles: Number K of particles of IWAE and of naive Monte Carlo (of each row).
         num_chains: Number of annealed chains each way (of each row).
         num_temperatures: Number of their temperatures.
         num_leapfrogs: Leapfrog steps of a transition.
+        discrete: `"sum"` over the discrete latents, `"gibbs"` to draw them, or `"auto"`: see `ais`.
         batch_size: Rows that are annealed together; None chooses as many as fit in memory.
         params: Learned values by name, or a `Fit`; those of `guide` where that is a fit.
         model_kwargs: Constants passed by name to model and guide.
@@ -123,39 +128,46 @@ def evidence_bounds(
         num_particles=num_particles, num_chains=num_chains, num_temperatures=num_temperatures,
         num_leapfrogs=num_leapfrogs, batch_size=batch_size,
     )  # fmt: skip
+    check_start(start, guide is not None)
     fit_params, guide = _unfit(guide)
     options: dict[str, Any] = {
         "params": fit_params if params is None else params,
         "model_kwargs": model_kwargs,
     }
     began = time.perf_counter()
-    path = read_path(model, *data, verb="evidence_bounds", seed=seed, **options)
+    reading: dict[str, Any] = {**options, "verb": "evidence_bounds", "seed": seed}
+    reading |= {"discrete": discrete, "guide": guide if start == "guide" else None}
+    path, about = read_any(model, *data, **reading)
     exact = None
     if simulate:
         data, exact = _simulated(path, mix(seed, 14))
-        path = read_path(model, *data, verb="evidence_bounds", seed=seed, **options)
+        path, about = read_any(model, *data, **reading)
     bounds = _below(model, guide, data, num_particles, batch_size, mix(seed, 15), options)
     starts = None if exact is None else {n: v[None] for n, v in exact.items()}
     if posterior is not None and starts is None:
         starts = _starts(path, posterior, num_chains)
-    annealed = _anneal(path, mix(seed, 16), starts, exact is not None, num_chains,
-                       num_temperatures, num_leapfrogs, batch_size, progress)  # fmt: skip
+    annealed = with_blocks(
+        path,
+        mix(seed, 19),
+        lambda table: _anneal(path, table, mix(seed, 16), starts, num_chains, num_temperatures,
+                              num_leapfrogs, batch_size, progress),
+    )  # fmt: skip
     size = f"{num_chains} chains x {num_temperatures}"
-    up = f"{annealed.seconds[0]:.1f} s, {_short(annealed.gradients[0])} gradients"
-    down = f"{annealed.seconds[1]:.1f} s, {_short(annealed.gradients[1])} gradients"
-    bounds.append(lower_bound(f"AIS, {size}", annealed.upwards, cost=up))
+    size = f" from the guide, {size}" if start == "guide" else f", {size}"
+    costs = [f"{seconds:.1f} s, {_short(count)} gradients" for seconds, count in annealed.spent]
+    bounds.append(lower_bound(f"AIS{size}", annealed.log_weights, cost=costs[0]))
     assumes = _assumption(exact is not None, posterior is not None, num_chains, annealed.rhat)
     bounds.append(
-        upper_bound(f"reverse AIS, {size}", annealed.downwards, cost=down,
+        upper_bound(f"reverse AIS{size}", annealed.downwards, cost=costs[1],
                     approximate=exact is None, assumes=assumes)
     )  # fmt: skip
     found = EvidenceBounds(tuple(bounds), None, path.rows, data if simulate else None)
     method = "annealed importance sampling"
     drawn = as_posterior(
         path, annealed.draws, "ais", began,
-        log_weights=annealed.upwards[None],
-        evidence=evidence(annealed.upwards, rows=path.rows, method=method),
-        attrs={"num_temperatures": num_temperatures, **found.attrs()},
+        log_weights=annealed.log_weights[None],
+        evidence=evidence(annealed.log_weights, rows=path.rows, method=method),
+        attrs={"num_temperatures": num_temperatures, **annealed.attrs, **about, **found.attrs()},
     )  # fmt: skip
     return replace(found, posterior=drawn)
 
@@ -164,20 +176,22 @@ class Annealed(NamedTuple):
     """Chains that went up, and chains that went down.
 
     Attributes:
-        upwards: Log weights of those, `(K,)` or `(K, N)`.
+        log_weights: Log weights of those, `(K,)` or `(K, N)`.
         downwards: Log weights of these.
         draws: The first ones' last states, by site.
+        attrs: How it went.
         rhat: Worst R-hat of the chains before they went down.
-        seconds: Time of both ways.
-        gradients: Gradients of both ways.
+        spent: Seconds and gradients of both ways.
+        discrepancy: That of the sweeps over discrete coordinates, as of `Climbed`.
     """
 
-    upwards: np.ndarray
+    log_weights: np.ndarray
     downwards: np.ndarray
     draws: dict[str, np.ndarray]
+    attrs: dict[str, Any]
     rhat: float
-    seconds: tuple[float, float]
-    gradients: tuple[int, int]
+    spent: tuple[tuple[float, int], tuple[float, int]]
+    discrepancy: float
 
 
 def _below(
@@ -203,18 +217,19 @@ def _below(
 
 
 def _anneal(
-    path: Path, seed: int, starts: Mapping[str, np.ndarray] | None, exact: bool, num_chains: int,
-    num_temperatures: int, num_leapfrogs: int, batch_size: int | None, progress: bool,
+    path: Path | MixedPath, table: Any, seed: int, starts: Mapping[str, np.ndarray] | None,
+    num_chains: int, num_temperatures: int, num_leapfrogs: int, batch_size: int | None,
+    progress: bool,
 ) -> Annealed:  # fmt: skip
     """Anneal chains both ways, rows after rows."""
     chunks = list(parts(path, num_chains, batch_size))
-    up, down, draws, rhats, seconds, gradients = [], [], [], [], np.zeros(2), np.zeros(2, int)
+    up, down, draws, rhats, spent, worst = [], [], [], [], np.zeros((2, 2)), 0.0
     with (
         tqdm(total=len(chunks) * 2 * num_temperatures, disable=not progress) as bar,
         evaluate.few_threads(path.numbers * num_chains // len(chunks)),
     ):
         for number, (part, used) in enumerate(chunks):
-            climb = Climb(part, num_leapfrogs, bar.update)
+            climb = Climb(part, num_leapfrogs, bar.update, table)
             generator = torch.Generator(path.device).manual_seed(mix(seed, number))
             began = time.perf_counter()
             schedule = pilot(climb, generator).refine(num_temperatures)
@@ -223,24 +238,20 @@ def _anneal(
             turned, counted = time.perf_counter(), climb.gradients
             own = _positions(path, starts, part.index, num_chains)
             settled, rhat = _settle(climb, generator, chains, own, schedule)
-            back, _ = climb.run(generator, settled, downwards(schedule))
+            back, _ = climb.run(generator, settled, downwards(schedule), backwards=True)
             ended = time.perf_counter()
             for kept, weights in ((up, chains.log_weights), (down, back.log_weights)):
                 found = weights.cpu().numpy()
                 kept.append(found if path.rows is None else found[:, :used])
-            draws.append(cut(path, part.constrain(chains.position), used))
+            draws.append(cut(part.constrain(chains.position), path.row_axes, used))
             rhats.append(rhat)
-            seconds += (turned - began, ended - turned)
-            gradients += (counted, climb.gradients - counted)
-    table = [p[0] if path.rows is None else np.concatenate(p, axis=1) for p in (up, down)]
-    worst = float("nan") if exact else max(rhats)
+            spent += ((turned - began, counted), (ended - turned, climb.gradients - counted))
+            worst = max(worst, climb.discrepancy)
+    first, second = (p[0] if path.rows is None else np.concatenate(p, axis=1) for p in (up, down))
+    sums = tuple((float(seconds), int(count)) for seconds, count in spent)
+    attrs = {"compiled": chunks[0][0].compiled, "compiled_reason": chunks[0][0].reason}
     return Annealed(
-        table[0],
-        table[1],
-        join(path, draws),
-        worst,
-        (seconds[0], seconds[1]),
-        (gradients[0], gradients[1]),
+        first, second, join(draws, path.row_axes), attrs, max(rhats), (sums[0], sums[1]), worst
     )
 
 
@@ -267,7 +278,7 @@ def _settle(
 
 
 def _positions(
-    path: Path, starts: Mapping[str, np.ndarray] | None, index: Tensor | None, num: int
+    path: Path | MixedPath, starts: Mapping[str, np.ndarray] | None, index: Tensor | None, num: int
 ) -> Tensor | None:
     """Return as many positions of given draws as there are chains."""
     if starts is None:
@@ -277,17 +288,16 @@ def _positions(
     return torch.as_tensor(z[np.arange(num) % len(z)], device=path.device)
 
 
-def _starts(path: Path, posterior: Posterior, num: int) -> dict[str, np.ndarray]:
+def _starts(path: Path | MixedPath, posterior: Posterior, num: int) -> dict[str, np.ndarray]:
     """Return draws of a posterior that are far apart, as many as there are chains or fewer."""
-    continuous = [n for n, site in path.pair.model.latents.items() if not site.is_discrete]
-    check_has(posterior.draws, continuous)
+    check_has(posterior.draws, path.sites)
     flat = posterior.resample().flat()
-    size = len(flat[continuous[0]])
+    size = len(flat[path.sites[0]])
     chosen = np.linspace(0, size - 1, min(num, size)).round().astype(int)
-    return {name: flat[name][chosen] for name in continuous}
+    return {name: flat[name][chosen] for name in path.sites}
 
 
-def _simulated(path: Path, seed: int) -> tuple[tuple, dict[str, np.ndarray]]:
+def _simulated(path: Path | MixedPath, seed: int) -> tuple[tuple, dict[str, np.ndarray]]:
     """Return data drawn from the model in the place of given ones, and the latents behind them."""
     model, data = path.pair.model, path.data
     with quiet(path.pair), torch.no_grad(), forked_rng(seed):
@@ -303,8 +313,7 @@ def _simulated(path: Path, seed: int) -> tuple[tuple, dict[str, np.ndarray]]:
     fresh = list(data)
     for name, i in where.items():
         fresh[i] = drawn[name].to(data[i])
-    continuous = [n for n, site in model.latents.items() if not site.is_discrete]
-    return tuple(fresh), {n: drawn[n].cpu().numpy() for n in continuous}
+    return tuple(fresh), {name: drawn[name].cpu().numpy() for name in path.sites}
 
 
 def _assumption(exact: bool, given: bool, num_chains: int, rhat: float) -> str:

@@ -16,7 +16,9 @@ from deepgen_ppl.evidence_checks import check_counts
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro.infer import evaluate
 from deepgen_ppl.pyro.infer.train import mix
-from deepgen_ppl.pyro.path import Path, read_path
+from deepgen_ppl.pyro.mixed import MixedPath
+from deepgen_ppl.pyro.path import Path
+from deepgen_ppl.pyro.paths import read_path
 
 
 def bridge(
@@ -129,9 +131,9 @@ def log_densities(
 
 
 def positions(
-    path: Path, sites: Mapping[str, Float[np.ndarray, "chain draw *shape"]]
+    path: Path | MixedPath, sites: Mapping[str, Float[np.ndarray, "chain draw *shape"]]
 ) -> Float[np.ndarray, "chain draw *row D"]:
-    """Return the positions of draws of the model's continuous latents."""
+    """Return the positions of draws of the latents that make them."""
     lead = next(iter(sites.values())).shape[:2]
     flat = {
         name: torch.as_tensor(value.reshape(-1, *value.shape[2:]), device=path.device)

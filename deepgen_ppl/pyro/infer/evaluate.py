@@ -254,3 +254,12 @@ def _same(first: Any, second: Any) -> bool:
 
 def _host(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: torch.as_tensor(value).detach().cpu().numpy() for name, value in values.items()}
+
+
+def restoring(restore: Callable[..., Any], evaluators: Mapping[str, Any]) -> dict[str, Any]:
+    """Let evaluators see draws in the types that the program has them in."""
+
+    def restoring(evaluator: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda draws: evaluator(restore(draws))
+
+    return {group: restoring(evaluator) for group, evaluator in evaluators.items()}

@@ -19,7 +19,8 @@ from deepgen_ppl.pyro.infer import alternating, batched, evaluate, gradient, vec
 from deepgen_ppl.pyro.infer import kernel as kernel_
 from deepgen_ppl.pyro.infer import space as space_
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, resolve
-from deepgen_ppl.pyro.path import Path, read_path
+from deepgen_ppl.pyro.path import Path
+from deepgen_ppl.pyro.paths import read_path
 
 _TRIES = 100
 _NUM_CHAINS = 4
@@ -193,7 +194,7 @@ def mcmc(
             found = _one_by_one(native, space, lengths, num_chains, **shared)
     fields = evaluate.fields(program, values, data, seed=seed)
     if found.restore is not None:
-        fields["evaluators"] = _restoring(found.restore, fields["evaluators"])
+        fields["evaluators"] = evaluate.restoring(found.restore, fields["evaluators"])
     return Posterior(
         found.draws,
         stats=found.stats,
@@ -292,15 +293,6 @@ def _check_counts(**counts: int) -> None:
         raise ValueError(
             f"thinning={counts['thinning']} keeps no draw of num_samples={counts['num_samples']}."
         )
-
-
-def _restoring(restore: Callable[..., Any], evaluators: Mapping[str, Any]) -> dict[str, Any]:
-    """Let evaluators see draws in the types that the program has them in."""
-
-    def restoring(evaluator: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda draws: evaluator(restore(draws))
-
-    return {group: restoring(evaluator) for group, evaluator in evaluators.items()}
 
 
 def _check_program(program: program_.Program, discrete: bool, neutra: Any) -> None:

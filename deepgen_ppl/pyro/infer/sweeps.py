@@ -11,8 +11,8 @@ from torch import Tensor
 
 from deepgen_ppl import blocks as blocks_
 from deepgen_ppl import discrete as discrete_
-from deepgen_ppl.pyro import graphs
 from deepgen_ppl.pyro.discrete import Discrete
+from deepgen_ppl.pyro.graphs import Traced
 from deepgen_ppl.pyro.kernels import gibbs
 from deepgen_ppl.pyro.kernels import gibbs_with_gradients as gradients_
 from deepgen_ppl.pyro.kernels.gibbs import Gibbs, Moves
@@ -21,42 +21,6 @@ from deepgen_ppl.pyro.pointwise import one_by_one, vmap
 
 _MOST_CHANGES = 64
 _CHECKED = 8
-
-
-class Traced:
-    """A function of tensors as flat graphs, one for each of their shapes; itself where it must.
-
-    Args:
-        function: It draws no random numbers.
-
-    Attributes:
-        compiled: `"torchscript"`, `"traced"` or `"eager"`; empty before the first call.
-        reason: Why it is no better than that.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.compiled, self.reason = function, "", ""
-        self._graphs: dict[Any, Callable[..., Any]] = {}
-
-    def __call__(self, *args: Tensor) -> Any:
-        """Return what the function returns."""
-        key = tuple((x.shape, x.dtype) for x in args)
-        if key not in self._graphs:
-            self._graphs[key] = self._traced(args)
-        return self._graphs[key](*args)
-
-    def _traced(self, args: tuple[Tensor, ...]) -> Callable[..., Any]:
-        self.compiled, self.reason = "eager", ""
-        try:
-            graph = graphs.flat(self.function, *args)
-            found: Any = graph
-            self.compiled = "traced"
-            found = graphs.script(graph, args)
-            self.compiled = "torchscript"
-        except Exception as error:  # whatever keeps it from being traced, it still runs itself
-            self.reason = f"{type(error).__name__}: {str(error)[:120]}"
-            return self.function if self.compiled == "eager" else graph
-        return found
 
 
 class Sweeps:

@@ -157,7 +157,8 @@ def step(
         terms: Terms of the log density, over the batch.
         table: The blocks, as `table` lays them out.
         num_values: Most values K of a coordinate.
-        scan: `"systematic"`, or `"random"` for a new order of the blocks.
+        scan: `"systematic"`, `"reversed"` for the opposite order, which makes the reversal of a
+            systematic sweep, or `"random"` for a new order of the blocks.
         check: Whether to compute the discrepancy.
         moves: The updates of a block and of a single coordinate, where they were traced before.
 
@@ -186,20 +187,27 @@ def step(
         if scan == "random":
             numbers = torch.randperm(size, generator=generator, device=generator.device)
             return numbers.tolist()
-        return range(size)
+        return range(size)[:: -1 if scan == "reversed" else 1]
 
     def noise(width: int) -> Tensor:
         uniform = torch.rand(num_values, *batch, width, generator=generator, dtype=like.dtype,
                              device=like.device)  # fmt: skip
         return -torch.log(-torch.log1p(-uniform))
 
-    for index in order(len(table.places)):
-        rows = (
-            part[index] for part in (table.coordinates, table.elements, table.places, table.owners)
-        )
-        state = GibbsState(*moves.block(*state, noise(table.coordinates.shape[1]), *rows))
-    for index in order(len(table.singles)):
-        state = GibbsState(*moves.single(*state, noise(1), table.singles[index : index + 1]))
+    def blocks(state: GibbsState) -> GibbsState:
+        for index in order(len(table.places)):
+            rows = (part[index] for part in
+                    (table.coordinates, table.elements, table.places, table.owners))  # fmt: skip
+            state = GibbsState(*moves.block(*state, noise(table.coordinates.shape[1]), *rows))
+        return state
+
+    def singles(state: GibbsState) -> GibbsState:
+        for index in order(len(table.singles)):
+            state = GibbsState(*moves.single(*state, noise(1), table.singles[index : index + 1]))
+        return state
+
+    for part in (singles, blocks) if scan == "reversed" else (blocks, singles):
+        state = part(state)
     position, put_together = state
     whole = terms(position) if check else put_together
     error = (whole - put_together).abs() / (1.0 + whole.abs())
