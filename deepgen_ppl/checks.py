@@ -121,21 +121,39 @@ def check_adaptation(adaptation: Mapping[str, object], size: int) -> dict[str, n
     return found
 
 
-def check_ladder(**given: object) -> None:
-    """Refuse options that parallel tempering has no use for.
+def check_ladder(
+    adaptation: Mapping[str, object], num_temperatures: int, size: int
+) -> dict[str, np.ndarray]:
+    """Return what an earlier run of parallel tempering learnt, checked against this one.
 
     Args:
-        **given: `neutra`, `init` and `adaptation` as they were given to mcmc.
+        adaptation: `posterior.adaptation` of that run.
+        num_temperatures: number of temperatures of this one.
+        size: number of unconstrained continuous latent numbers of the model.
 
     Raises:
-        ValueError: one of them is not None.
+        ValueError: it is that of another kernel, of another ladder, or of another model.
+
+    Example:
+        >>> known = {"temperatures": [0, 1], "step_sizes": [1, 1], "roots": np.ones((2, 3, 3))}
+        >>> sorted(check_ladder(known, 2, 3))
+        ['roots', 'step_sizes', 'temperatures']
     """
-    for name, value in given.items():
-        if value is not None:
+    shapes = {"temperatures": (), "step_sizes": (), "roots": (size, size)}
+    if any(name not in adaptation for name in shapes):
+        raise ValueError(
+            f"adaptation has {sorted(adaptation)}; ParallelTempering begins with the `adaptation` "
+            "of a posterior that it drew itself."
+        )
+    found = {name: np.asarray(adaptation[name]) for name in shapes}
+    for name, shape in shapes.items():
+        if found[name].shape != (num_temperatures, *shape):
             raise ValueError(
-                f"{name}= does not go with ParallelTempering: its chains start at the prior and "
-                "its ladder is new."
+                f"adaptation is that of another ladder or model: its {name} have shape "
+                f"{found[name].shape}, and this one has {num_temperatures} temperatures and {size} "
+                "unconstrained latent numbers."
             )
+    return found
 
 
 def stopped(

@@ -148,3 +148,53 @@ def refuse_outside(
         f"{found}. Correct the data, or choose a distribution of their support. (Switching the "
         "language's validation off accepts them as they are.)"
     )
+
+
+def check_draws(
+    draws: Mapping[str, np.ndarray],
+    stats: Mapping[str, np.ndarray],
+    log_weights: np.ndarray | None,
+    superchains: np.ndarray | None,
+    row_axis: Mapping[str, int],
+) -> None:
+    """Refuse draws whose shapes do not fit together.
+
+    Args:
+        draws: values of each site, `(chain, draw, *shape)`.
+        stats: statistics, `(chain, draw)`.
+        log_weights: log weights of the draws.
+        superchains: group of each chain.
+        row_axis: axis of the rows in the shape of sites that have them.
+
+    Raises:
+        ValueError: naming what does not fit.
+
+    Example:
+        >>> check_draws({"z": np.zeros((4, 10))}, {}, None, None, {})
+    """
+    arrays = {f"Site '{name}'": value for name, value in draws.items()}
+    arrays |= {f"Statistic '{name}'": value for name, value in stats.items()}
+    if log_weights is not None:
+        arrays["log_weights"] = log_weights
+    first = next(iter(arrays), "")
+    for name, value in arrays.items():
+        if value.ndim < 2 or value.shape[:2] != arrays[first].shape[:2]:
+            raise ValueError(
+                f"{name} has shape {value.shape}; it must begin with (chain, draw), as "
+                f"{first} of shape {arrays[first].shape} does."
+            )
+    chains = arrays[first].shape[0] if arrays else 0
+    if superchains is not None and superchains.shape != (chains,):
+        raise ValueError(
+            f"superchains has shape {superchains.shape}; it must have one number for each "
+            f"of the {chains} chains."
+        )
+    for site, axis in row_axis.items():
+        if site not in draws or not 0 <= axis < draws[site].ndim - 2:
+            raise ValueError(f"row_axis names axis {axis} of site '{site}', which has none.")
+        size = draws[site].shape[2 + axis]
+        if log_weights is not None and log_weights.shape[2:] not in ((), (size,)):
+            raise ValueError(
+                f"Site '{site}' has {size} rows on axis {axis}, but log_weights have shape "
+                f"{log_weights.shape}."
+            )

@@ -309,22 +309,23 @@ def check_supports(kernel: str, endless: Sequence[str], moving: Sequence[str]) -
     """Refuse discrete latents whose values cannot be listed.
 
     Args:
-        kernel: Name of the kernel that needs them.
+        kernel: Name of the kernel that needs them, or the option that asked for it.
         endless: Sites without a finite support.
         moving: Sites whose support depends on other latents.
 
     Raises:
         ValueError: naming them.
     """
+    asked = kernel if "=" in kernel else f"kernel='{kernel}'"
     if endless:
         raise ValueError(
-            f"kernel='{kernel}' lists the values of every discrete latent, and {quote(endless)} "
+            f"{asked} lists the values of every discrete latent, and {quote(endless)} "
             "has no finite support. Cut it off (a Categorical over 0 to a bound that matters), "
             "marginalise it by hand, or use importance or svi."
         )
     if moving:
         raise ValueError(
-            f"kernel='{kernel}': the support of {quote(moving)} depends on other latents. Give it "
+            f"{asked}: the support of {quote(moving)} depends on other latents. Give it "
             "one support and let its probabilities be zero outside."
         )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepgen_ppl import archive, datatree
+from deepgen_ppl.data_checks import check_draws
 from deepgen_ppl.diagnosis import Diagnosis
 from deepgen_ppl.diagnostics import diagnose_posterior
 from deepgen_ppl.evidence import Evidence, pointwise_draws, resample
@@ -98,7 +99,7 @@ class Posterior:
             self.superchains = np.asarray(self.superchains)
         if self.independent is None:
             self.independent = self.method != "mcmc"
-        self._check_shapes()
+        check_draws(self.draws, self.stats, self.log_weights, self.superchains, self.row_axis)
 
     def __repr__(self) -> str:
         sites = ", ".join(f"{name} {value.shape[2:]}" for name, value in self.draws.items())
@@ -321,33 +322,6 @@ class Posterior:
         if self.log_weights is not None:
             values.append(self.log_weights)
         return (values[0].shape[0], values[0].shape[1]) if values else (0, 0)
-
-    def _check_shapes(self) -> None:
-        arrays = {f"Site '{name}'": value for name, value in self.draws.items()}
-        arrays |= {f"Statistic '{name}'": value for name, value in self.stats.items()}
-        if self.log_weights is not None:
-            arrays["log_weights"] = self.log_weights
-        first = next(iter(arrays), "")
-        for name, value in arrays.items():
-            if value.ndim < 2 or value.shape[:2] != arrays[first].shape[:2]:
-                raise ValueError(
-                    f"{name} has shape {value.shape}; it must begin with (chain, draw), as "
-                    f"{first} of shape {arrays[first].shape} does."
-                )
-        if self.superchains is not None and self.superchains.shape != (self.num_chains,):
-            raise ValueError(
-                f"superchains has shape {self.superchains.shape}; it must have one number for each "
-                f"of the {self.num_chains} chains."
-            )
-        for site, axis in self.row_axis.items():
-            if site not in self.draws or not 0 <= axis < self.draws[site].ndim - 2:
-                raise ValueError(f"row_axis names axis {axis} of site '{site}', which has none.")
-            size = self.draws[site].shape[2 + axis]
-            if self.log_weights is not None and self.log_weights.shape[2:] not in ((), (size,)):
-                raise ValueError(
-                    f"Site '{site}' has {size} rows on axis {axis}, but log_weights have shape "
-                    f"{self.log_weights.shape}."
-                )
 
     def _split_chains(self, name: str, value: np.ndarray) -> np.ndarray:
         num = self.num_chains * self.num_draws

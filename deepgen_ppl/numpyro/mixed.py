@@ -79,6 +79,11 @@ class MixedPath:
         return (self.dim,) if self.num_rows is None else (self.num_rows, self.dim)
 
     @property
+    def owner(self) -> Callable:
+        """The model's own function, by which compiled functions are kept."""
+        return self.pair.model.fn
+
+    @property
     def static(self) -> tuple[Any, ...]:
         """What compiled code depends on beside the shapes of `params`, `inputs` and `index`."""
         guide, places = self.pair.guide, self.coordinates.places.items()
@@ -165,7 +170,7 @@ class MixedPath:
         self,
         key: Array,
         z: Float[Array, "K *row D"],
-        beta: Float[Array, "*row"] | float,
+        beta: Float[Array, "*each"] | float,
         table: gibbs.Table,
         *,
         backwards: bool = False,
@@ -176,7 +181,7 @@ class MixedPath:
         Args:
             key: Random key.
             z: Positions.
-            beta: Inverse temperature above 0, one number or one of each row.
+            beta: Inverse temperature above 0: one number, one of each row, or of each chain.
             table: The blocks of coordinates that move at once.
             backwards: Whether to take the blocks in the opposite order, which makes of a sweep the
                 reversal of another.
@@ -196,17 +201,18 @@ class MixedPath:
         return moved, info.discrepancy.max()
 
     def terms(
-        self, free: Float[Array, "K *row C"], beta: Float[Array, "*row"] | float
+        self, free: Float[Array, "K *row C"], beta: Float[Array, "*each"] | float
     ) -> Callable[[Int[Array, "*more K *row X"]], Float[Array, "*more K *row T"]]:
         """Return the terms of the log density at a temperature over discrete coordinates.
 
         Args:
             free: Continuous coordinates of each chain.
-            beta: Inverse temperature above 0, one number or one of each row.
+            beta: Inverse temperature above 0: one number, one of each row, or of each chain.
         """
-        weight, joint = jnp.asarray(beta, free.dtype)[..., None], self._joint
+        each, joint = jnp.broadcast_to(jnp.asarray(beta, free.dtype), free.shape[:-1]), self._joint
 
-        def one(free: Array, x: Array) -> Array:
+        def one(free: Array, weight: Array, x: Array) -> Array:
+            weight = weight[..., None]
             reference, target = joint.terms(free, x)
             between = reference + weight * (target - reference)
             # What the reference never draws has no density below the top.
@@ -216,8 +222,8 @@ class MixedPath:
         def terms(x: Array) -> Array:
             fn = jax.vmap(one)
             for _ in range(x.ndim - free.ndim):
-                fn = jax.vmap(fn, in_axes=(None, 0))
-            return fn(free, x)
+                fn = jax.vmap(fn, in_axes=(None, None, 0))
+            return fn(free, each, x)
 
         return terms
 

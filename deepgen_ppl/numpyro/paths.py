@@ -84,7 +84,7 @@ def read_any(
         if not too_wide:
             return path, {"discrete": "sum", "discrete_reason": why or "all values fit in memory"}
         why = too_wide
-    path = _read_mixed(model, guide, data, verb, options)
+    path = read_mixed(model, guide, data, verb, options)
     return path, {"discrete": "gibbs", "discrete_reason": why}
 
 
@@ -191,9 +191,27 @@ def _too_wide(path: Path) -> str:
     return ""
 
 
-def _read_mixed(
-    model: Callable[..., Any], guide: Any, data: tuple[Any, ...], verb: str, options: dict[str, Any]
+def read_mixed(
+    model: Callable[..., Any],
+    guide: Any,
+    data: tuple[Any, ...],
+    verb: str,
+    options: dict[str, Any],
+    by_rows: bool = True,
 ) -> MixedPath:
+    """Read the path of a program on which its discrete latents are drawn.
+
+    Args:
+        model: A NumPyro model.
+        guide: A guide, or None.
+        data: The data.
+        verb: Who asks, for the messages.
+        options: Learned values `params`, `model_kwargs` and `seed`.
+        by_rows: Whether to look for a path for each row at all.
+
+    Raises:
+        ValueError: What `read_any` raises.
+    """
     from deepgen_ppl.numpyro.infer.importance import check_learned
 
     pair = read_pair(model, guide, data, prior=True, partial=True, **options)
@@ -216,9 +234,9 @@ def _read_mixed(
     known = {*pair.params, *(name for program in pair.programs for name in program.state)}
     values = {n: v for n, v in options["params"].items() if n in known}
     values = jax.tree.map(jnp.asarray, values)
-    found = read_coordinates(pair.model, values, inputs, "gibbs")
+    found = read_coordinates(pair.model, values, inputs, "discrete='gibbs'")
     own_supports = any(len(place.support) > 1 for place in found.places.values())
-    local = pair.local and not own_supports
+    local = by_rows and pair.local and not own_supports
     local = local and check_rows_independent(pair, values, inputs, key)
     rows = pair.model.data_plates[0] if local else None
     layout, coordinates = _lay_out(pair, values, inputs, found, local)

@@ -17,6 +17,7 @@ from torch.distributions import biject_to
 
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.autoguides import autoguide_rows
 from deepgen_ppl.pyro.compilation import without_host_values
 from deepgen_ppl.pyro.parameters import installed
 from deepgen_ppl.pyro.program import call, log_probs, terms
@@ -119,7 +120,7 @@ class Joint:
         plates, total = program.data_plates, self.pair.model.num_rows or 0
         with (
             installed(self.pair.params.values(), self.params) as answers,
-            handlers.autoguide_rows(program.modules, plates, total, self._size or 0),
+            autoguide_rows(program.modules, plates, total, self._size or 0),
         ):
             return call(program, self.data, answers, *around)
 

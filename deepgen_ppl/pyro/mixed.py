@@ -208,7 +208,7 @@ class MixedPath:
         self,
         generator: torch.Generator,
         z: Float[Tensor, "K *row D"],
-        beta: Float[Tensor, "*row"] | float,
+        beta: Float[Tensor, "*each"] | float,
         table: gibbs.Table,
         *,
         backwards: bool = False,
@@ -219,7 +219,7 @@ class MixedPath:
         Args:
             generator: Source of random numbers.
             z: Positions.
-            beta: Inverse temperature above 0, one number or one of each row.
+            beta: Inverse temperature above 0: one number, one of each row, or of each chain.
             table: The blocks of coordinates that move at once.
             backwards: Whether to take the blocks in the opposite order, which makes of a sweep the
                 reversal of another.

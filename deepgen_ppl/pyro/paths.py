@@ -130,7 +130,7 @@ def read_any(
             if "dimensions" not in str(error):
                 raise
             why = "they need more dimensions at once than the language has"
-    path = _read_mixed(model, guide, data, verb, options)
+    path = read_mixed(model, guide, data, verb, options)
     return path, {"discrete": "gibbs", "discrete_reason": why}
 
 
@@ -218,18 +218,37 @@ def _unsummable(
     return ""
 
 
-def _read_mixed(
-    model: Callable[..., Any], guide: Any, data: tuple[Any, ...], verb: str, options: dict[str, Any]
+def read_mixed(
+    model: Callable[..., Any],
+    guide: Any,
+    data: tuple[Any, ...],
+    verb: str,
+    options: dict[str, Any],
+    by_rows: bool = True,
 ) -> MixedPath:
+    """Read the path of a program on which its discrete latents are drawn.
+
+    Args:
+        model: A Pyro model.
+        guide: A guide, or None.
+        data: The data.
+        verb: Who asks, for the messages.
+        options: Learned values `params`, `model_kwargs` and `seed`.
+        by_rows: Whether to look for a path for each row at all.
+
+    Raises:
+        ValueError: What `read_any` raises.
+    """
     seed, learned = options["seed"], options["params"]
     pair = read_pair(model, guide, data, prior=True, partial=True, **options)
     tensors = data_.to_tensors(data, data_.device_of(pair.modules))
     values = resolve(pair.params, learned)
     _check(pair, values, tensors, verb, drawn=True)
-    found = read_coordinates(pair.model, values, tensors, "gibbs")
+    found = read_coordinates(pair.model, values, tensors, "discrete='gibbs'")
     with handlers.validation(False):
         checks.check_points(points(pair, values, tensors, mix(seed, 3)))
-        local = pair.local and all(len(place.support) == 1 for place in found.places.values())
+        local = by_rows and pair.local
+        local = local and all(len(place.support) == 1 for place in found.places.values())
         local = local and check_rows_independent(pair, values, tensors, mix(seed, 1))
     path = MixedPath(pair, values, tensors, local, _own(pair, found) if local else found)
     if pair.guide is not None and any(site.auxiliary for site in pair.guide.latents.values()):

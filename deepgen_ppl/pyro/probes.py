@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.autoguides import autoguide_rows
 from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, private_store
 from deepgen_ppl.pyro.program import (
     Pair,
@@ -144,7 +145,7 @@ def first_nonfinite(
         size = len(rows) if rows is not None else total
         for program in reversed(pair.programs):
             around = (*batch_handlers(program, rows, total), answers, handlers.replay(drawn))
-            with handlers.autoguide_rows(program.modules, pair.data_plates, total or 0, size or 0):
+            with autoguide_rows(program.modules, pair.data_plates, total or 0, size or 0):
                 run = call(program, batch, *around)
             seen.append((program, run))
             drawn |= {n: m["value"] for n, m in run.sites.items() if not m["is_observed"]}

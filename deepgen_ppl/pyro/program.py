@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.autoguides import autoguide_rows
 from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.parameters import installed
 from deepgen_ppl.pyro.reading import read, read_pair
@@ -74,7 +75,7 @@ def log_weights(
             run = call(model, batch, *around, handlers.replay(held or {}))
             rows_, shared = terms(run, model, size, total, skip=model.latents)
             return Weights(rows_, shared, _scale(total, size), None, None, *_values(model, run))
-        with handlers.autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0):
+        with autoguide_rows(guide.modules, guide.data_plates, total or 0, size or 0):
             around = (*batch_handlers(guide, rows, total), answers)
             proposal = call(guide, batch, *around, handlers.replay(held or {}))
         drawn = {n: m["value"] for n, m in proposal.sites.items() if not m["is_observed"]}
@@ -184,7 +185,7 @@ def propose(
     size = len(rows) if rows is not None else total
     with (
         installed(pair.params.values(), params) as answers,
-        handlers.autoguide_rows(program.modules, program.data_plates, total or 0, size or 0),
+        autoguide_rows(program.modules, program.data_plates, total or 0, size or 0),
     ):
         return call(program, data_.take(data, rows), *batch_handlers(program, rows, total), answers)
 
@@ -228,7 +229,7 @@ def scaled_call(
 
             return fn
 
-        with handlers.autoguide_rows(modules, pair.data_plates, total or 0, size or 0):
+        with autoguide_rows(modules, pair.data_plates, total or 0, size or 0):
             functions = [as_function(program) for program in programs.values()]
             yield functions[0], functions[1], data_.take(data, rows)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from deepgen_ppl import checks, data_checks
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.autoguides import autoguide_rows
 from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.parameters import (
     Param,
@@ -228,7 +229,7 @@ class _Reader:
         rows = torch.arange(start, start + count)
         around = (handlers.minibatch(rows, self.total, self.outer),) if self.outer else ()
         try:
-            with handlers.autoguide_rows(self.inner, self.outer, self.total, count):
+            with autoguide_rows(self.inner, self.outer, self.total, count):
                 return self._run(part, *around)
         except (ValueError, RuntimeError, IndexError) as error:
             if batch_size is None:

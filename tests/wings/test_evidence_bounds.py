@@ -123,7 +123,7 @@ def test_a_model_with_shared_latents_is_bounded_as_a_whole(
 def refusals(known: ModuleType) -> dict[str, tuple[Any, dict[str, Any], str]]:
     return {
         "improper": (known.flat, {}, "evidence is undefined: the prior of 'mean' is improper"),
-        "endless": (known.endless, {}, "discrete latents 'count' have no finite support"),
+        "endless": (known.endless, {}, "'count' has no finite support"),
         "discrete": (known.only_coins, {"discrete": "sum"}, "needs a continuous latent site"),
         "nan": (known.broken, {}, "site 'root' is nan at draws"),
         "zero": (known.impossible, {}, "site 'never' is -inf at all draws"),

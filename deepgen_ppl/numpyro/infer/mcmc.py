@@ -21,9 +21,9 @@ from deepgen_ppl.numpyro.infer import alternating, evaluate, tempered, vectorize
 from deepgen_ppl.numpyro.infer import kernel as kernel_
 from deepgen_ppl.numpyro.infer.importance import check_learned
 from deepgen_ppl.numpyro.infer.sampler import Sampler
-from deepgen_ppl.numpyro.infer.space import Space, from_draws
+from deepgen_ppl.numpyro.infer.space import Space, drawn, from_draws
 from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
-from deepgen_ppl.numpyro.paths import read_path
+from deepgen_ppl.numpyro.paths import read_mixed, read_path
 from deepgen_ppl.numpyro.structure import Pair, Program
 from deepgen_ppl.posterior import Posterior
 
@@ -153,7 +153,7 @@ def mcmc(
     check_learned(Pair(program, None, program.local), learned)
     if isinstance(params, Mapping):
         checks.check_known(params, [*program.params, *program.state, *program.fixed], guide=False)
-    discrete = isinstance(ours, vectorized.Discrete)
+    discrete = vectorized.is_discrete(ours)
     _check_program(program, discrete, neutra)
     inputs = program.inputs(data)
     values = {n: v for n, v in learned.items() if n in program.params or n in program.state}
@@ -161,7 +161,12 @@ def mcmc(
     if not discrete:
         marginal.prepare(program, values, inputs, needed=False)
     space = Space(program, values, neutra)
-    if init is not None and not discrete:
+    if isinstance(ours, ParallelTempering):
+        if neutra is not None:
+            raise ValueError("neutra= does not go with ParallelTempering, which has its own path.")
+        if init is not None:
+            init = drawn(init, data, num_chains, seed if isinstance(seed, int) else 0)
+    elif init is not None and not discrete:
         strategy = from_draws(init, program, data, num_chains, seed)
     lengths = (num_warmup, num_samples, thinning)
     shared: dict = {"strategy": strategy, "progress": progress, "seed": seed}
@@ -170,10 +175,13 @@ def mcmc(
         shared |= {"adaptation": adaptation, "init": init}
         found = alternating.sample(ours, program, values, inputs, lengths, num_chains, **shared)
     elif isinstance(ours, ParallelTempering):
-        checks.check_ladder(neutra=neutra, init=init, adaptation=adaptation)
         options = {"model_kwargs": model_kwargs, "params": learned, "seed": seed}
-        path = read_path(model, *data, by_rows=False, verb="mcmc", **options)
-        found = tempered.sample(ours, path, lengths, num_chains, progress=progress, seed=seed)
+        if isinstance(ours.kernel, vectorized.Gibbs):
+            path = read_mixed(model, None, data, "mcmc", options, by_rows=False)
+        else:
+            path = read_path(model, *data, by_rows=False, verb="mcmc", **options)
+        options = {"init": init, "adaptation": adaptation, "progress": progress, "seed": seed}
+        found = tempered.sample(ours, path, lengths, num_chains, **options)
     elif ours is not None:
         options = {**shared, "adaptation": adaptation, "warn": kernel != "auto"}
         found = vectorized.sample(ours, space, inputs, lengths, num_chains, **options)

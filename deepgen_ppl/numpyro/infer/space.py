@@ -137,13 +137,8 @@ def from_draws(
         TypeError: It is neither.
         ValueError: It lacks a latent site of the model, or has it in another shape.
     """
-    from deepgen_ppl.numpyro.infer.fit import Fit
-
     number = seed if isinstance(seed, int) else 0
-    if isinstance(init, Fit):
-        init = init.posterior(*data, num_samples=num, seed=number)
-    if not isinstance(init, Posterior):
-        raise TypeError(f"init must be a Posterior or a Fit, not {type(init).__name__}.")
+    init = drawn(init, data, num, number)
     flat = init.resample().flat()
     wanted = [name for name, site in program.latents.items() if not site.is_discrete]
     for name in wanted:
@@ -156,6 +151,27 @@ def from_draws(
     size = len(flat[wanted[0]])
     chosen = np.random.default_rng(number).choice(size, num, replace=size < num)
     return as_inputs((from_draws, {"values": {name: flat[name][chosen] for name in wanted}}))
+
+
+def drawn(init: Any, data: Sequence[Any], num: int, seed: int) -> Posterior:
+    """Return draws to start from: a posterior, or some of a fit.
+
+    Args:
+        init: A posterior or a `Fit`.
+        data: The data, for the draws of a fit.
+        num: How many draws of a fit.
+        seed: Seed of these.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    from deepgen_ppl.numpyro.infer.fit import Fit
+
+    if isinstance(init, Fit):
+        init = init.posterior(*data, num_samples=num, seed=seed)
+    if not isinstance(init, Posterior):
+        raise TypeError(f"init must be a Posterior or a Fit, not {type(init).__name__}.")
+    return init
 
 
 def _guide_of(fit: Any) -> AutoContinuous:

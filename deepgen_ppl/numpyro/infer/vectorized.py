@@ -82,9 +82,10 @@ def resolve(
         kernel = kernel(**options)
     if isinstance(kernel, ParallelTempering):
         inner = resolve(kernel.kernel, target_accept_prob)
-        if not isinstance(inner, ChEES | MALA | RWM):
+        if not isinstance(inner, ChEES | MALA | RWM | Gibbs):
             raise ValueError(
-                f"ParallelTempering cannot wrap {kernel.kernel!r}: choose 'chees', 'mala' or 'rwm'."
+                f"ParallelTempering cannot wrap {kernel.kernel!r}: choose 'chees', 'mala', 'rwm' "
+                "or 'gibbs'."
             )
         return replace(kernel, kernel=inner)
     if isinstance(kernel, Discrete):
@@ -95,6 +96,12 @@ def resolve(
     if target_accept_prob is None:
         return kernel
     return replace(kernel, target_accept_prob=target_accept_prob)
+
+
+def is_discrete(kernel: Any) -> bool:
+    """Tell whether a kernel draws discrete latents, by itself or inside parallel tempering."""
+    inner = kernel.kernel if isinstance(kernel, ParallelTempering) else kernel
+    return isinstance(inner, Discrete)
 
 
 def _continuous(kernel: Any, target_accept_prob: float | None) -> Options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,10 +14,11 @@ from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int
 
 from deepgen_ppl import checks
-from deepgen_ppl.numpyro.kernels import adaptation as adaptation_
-from deepgen_ppl.numpyro.kernels import hmc
+from deepgen_ppl.numpyro.kernels import estimates, hmc
 from deepgen_ppl.numpyro.kernels.adaptation import Controls, Step
 from deepgen_ppl.numpyro.kernels.hmc import HMCInfo, HMCState
+
+Sweep = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 _POWER = 3.0  # of the first ladder, whose inverse temperatures crowd at the prior
 _LENGTH = 1.5  # of trajectories, in standard deviations
@@ -38,7 +40,8 @@ class ParallelTempering:
     often. Only draws of the posterior are kept.
 
     Args:
-        kernel: The kernel that moves the chains: `"chees"`, `"mala"`, `"rwm"`, or its options.
+        kernel: The kernel that moves the chains: `"chees"`, `"mala"`, `"rwm"`, or `"gibbs"`, which
+            draws the discrete latents too, or its options.
         num_temperatures: Number T of temperatures.
 
     Raises:
@@ -109,19 +112,42 @@ class Ladder(NamedTuple):
     target: Float[Array, ""]
 
 
-def first(num_temperatures: int, size: int, target: float, dtype: np.dtype) -> Ladder:
-    """Return the ladder before anything is known."""
-    eye = np.broadcast_to(np.eye(size, dtype=dtype), (num_temperatures, size, size))
+def first(
+    num_temperatures: int,
+    size: int,
+    target: float,
+    dtype: np.dtype,
+    known: Mapping[str, np.ndarray] | None = None,
+) -> Ladder:
+    """Return the ladder before anything is known, or that of an earlier run.
+
+    Args:
+        num_temperatures: Number of temperatures.
+        size: Number of continuous coordinates.
+        target: Acceptance rate that step sizes are adapted to.
+        dtype: Type of positions.
+        known: `temperatures` and `roots` of that run.
+    """
+    roots = np.broadcast_to(np.eye(size, dtype=dtype), (num_temperatures, size, size))
     betas = np.linspace(0.0, 1.0, num_temperatures).astype(dtype) ** dtype.type(_POWER)
-    values: tuple[Any, ...] = (betas, eye, eye, np.bool_(True), dtype.type(target))
+    if known is not None:
+        betas, roots = known["temperatures"].astype(dtype), known["roots"].astype(dtype)
+    inverses = np.linalg.inv(roots).astype(dtype)
+    values: tuple[Any, ...] = (betas, roots, inverses, np.bool_(True), dtype.type(target))
     return Ladder(*values)
 
 
-def restarted(rungs: Rungs) -> Rungs:
-    """Begin the adaptation of step sizes and the count of swaps anew, in standard coordinates."""
-    num, _, size = rungs.position.shape
-    dtype = np.dtype(rungs.position.dtype)
-    log_size = np.full(num, math.log(0.5) - 0.25 * math.log(size), dtype)
+def restarted(rungs: Rungs, size: int, known: np.ndarray | None = None) -> Rungs:
+    """Begin the adaptation of step sizes and the count of swaps anew, in standard coordinates.
+
+    Args:
+        rungs: State of the ladder.
+        size: Number of continuous coordinates.
+        known: Step sizes to begin with.
+    """
+    num, dtype = len(rungs.position), np.dtype(rungs.position.dtype)
+    log_size = np.full(num, math.log(0.5) - 0.25 * math.log(max(size, 1)), dtype)
+    log_size = log_size if known is None else np.log(known).astype(dtype)
     zeros = np.zeros(num - 1, dtype)
     values: tuple[Any, ...] = (rungs.position, log_size, log_size, dtype.type(0.0), zeros, zeros)
     return Rungs(*values)
@@ -134,8 +160,11 @@ def step(
     ladder: Ladder,
     path: Any,
     kernel: Step,
-) -> tuple[Rungs, HMCInfo, Float[Array, " chain"]]:
+    sweep: Sweep | None = None,
+) -> tuple[Rungs, HMCInfo, Float[Array, " chain"], Float[Array, ""]]:
     """Refresh the prior's chains, let neighbours swap, and move all chains by a kernel.
+
+    Where the path has discrete coordinates, a sweep over them follows.
 
     Args:
         key: Random key.
@@ -144,27 +173,32 @@ def step(
         ladder: Its temperatures and covariances.
         path: The path from the prior to the posterior.
         kernel: The kernel's step.
+        sweep: A key, positions and their inverse temperatures to positions and the largest
+            discrepancy of their terms; None without discrete coordinates.
 
     Returns:
-        The new state, what the kernel says of the step, and the chains' energies at the posterior.
+        The new state, what the kernel says of the step, the chains' energies at the posterior, and
+        the discrepancy.
     """
     prior_key, swap_key, move_key = random.split(key, 3)
     num, chains, _ = rungs.position.shape
     position = rungs.position.at[0].set(path.sample(prior_key, chains))
     position, rate, active = swap(swap_key, number, position, ladder.betas, path)
+    free, held = position[..., : path.num_free], position[..., path.num_free :]
+    # At the prior the data do not count, be their density zero.
+    beta = jnp.broadcast_to(jnp.maximum(ladder.betas, 1e-6)[:, None], (num, chains))
 
     def back(y: Array) -> Array:
-        return jnp.einsum("tde,tce->tcd", ladder.roots, y)
+        y = jnp.einsum("tde,tce->tcd", ladder.roots, y)
+        return jnp.concatenate([y, held], -1) if held.shape[-1] else y
 
     def value_and_grad(y: Array) -> tuple[Array, Array]:
-        # At the prior the data do not count, be their density zero.
-        beta = jnp.broadcast_to(jnp.maximum(ladder.betas, 1e-6)[:, None], (num, chains))
         (energy, _), gradient = path.tempered(beta)(back(y))
-        return energy, jnp.einsum("tcd,tde->tce", gradient, ladder.roots)
+        return energy, jnp.einsum("tcd,tde->tce", gradient[..., : path.num_free], ladder.roots)
 
     chosen = jnp.where(ladder.learning, rungs.log_size, rungs.log_average)
     size = jnp.broadcast_to(jnp.exp(chosen)[:, None], (num, chains))
-    jitter = adaptation_.van_der_corput(number)
+    jitter = estimates.van_der_corput(number)
 
     def once(i: Array, carry: tuple[HMCState, HMCInfo]) -> tuple[HMCState, HMCInfo]:
         # The first time computes the energies where the swaps left the chains: see `hmc.unknown`.
@@ -172,15 +206,23 @@ def step(
         steer = Controls(jnp.where(still, 0.0, size), jnp.where(still, 0.0, _LENGTH), jitter, None)  # type: ignore[arg-type]
         return kernel(random.fold_in(move_key, i), carry[0], value_and_grad, steer)
 
-    start = hmc.unknown(jnp.einsum("tde,tce->tcd", ladder.inverses, position))
+    start = hmc.unknown(jnp.einsum("tde,tce->tcd", ladder.inverses, free))
     steer = Controls(size, size[0, 0], jitter, None)  # type: ignore[arg-type]
     shapes = jax.eval_shape(lambda: kernel(move_key, start, value_and_grad, steer)[1])
     nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    end, info = lax.fori_loop(0, 2, once, (start, nothing))
+    end, info = lax.fori_loop(0, 2 if path.num_free else 0, once, (start, nothing))
+    if not path.num_free:
+        info = info._replace(acceptance=jnp.ones_like(info.acceptance))
     learnt = _learn(rungs, ladder, jnp.nan_to_num(info.acceptance).mean(-1))
     swaps, tried = rungs.swaps + rate, rungs.tried + active
-    learnt = learnt._replace(position=back(end.position), swaps=swaps, tried=tried)
-    return learnt, info, end.potential[-1]
+    learnt = learnt._replace(swaps=swaps, tried=tried)
+    position, energy, error = back(end.position), end.potential[-1], jnp.zeros(())
+    if sweep is not None:
+        flat, each = position.reshape(num * chains, -1), beta.reshape(-1)
+        flat, error = sweep(random.fold_in(move_key, 2), flat, each)
+        position = flat.reshape(position.shape)
+        energy = -path.log_densities(position[-1])[1]
+    return learnt._replace(position=position), info, energy, error
 
 
 def swap(
@@ -220,25 +262,28 @@ def swap(
 
 
 def close(
-    rungs: Rungs, ladder: Ladder, positions: Float[np.ndarray, "step T chain D"], dense: bool
+    rungs: Rungs, ladder: Ladder, positions: Float[np.ndarray, "step T chain C"], dense: bool
 ) -> tuple[Rungs, Ladder]:
     """End a window: estimate every temperature's covariance, and space the ladder evenly.
 
     Args:
         rungs: State of the ladder.
         ladder: Its temperatures and covariances.
-        positions: The window's steps.
+        positions: The window's steps, their continuous coordinates.
         dense: Whether to estimate whole covariances, or their diagonals.
     """
     late = positions[int(_EARLY * len(positions)) :].astype(float)
     dtype = positions.dtype
     rates = np.asarray(rungs.swaps) / np.maximum(np.asarray(rungs.tried), 1.0)
     betas = equalised(np.asarray(ladder.betas, float), 1.0 - rates).astype(dtype)
-    roots = [adaptation_.estimate(late[:, t], dense)[1] for t in range(late.shape[1])]
-    roots = np.stack([root if root.ndim == 2 else np.diag(root) for root in roots])
-    inverses = np.linalg.inv(roots).astype(dtype)
-    values: dict[str, Any] = {"betas": betas, "roots": roots.astype(dtype), "inverses": inverses}
-    return restarted(rungs), ladder._replace(**values)
+    size, values = late.shape[-1], {"betas": betas}
+    if size:
+        roots = [estimates.estimate(late[:, t], dense)[1] for t in range(late.shape[1])]
+        roots = np.stack([root if root.ndim == 2 else np.diag(root) for root in roots])
+        inverses = np.linalg.inv(roots).astype(dtype)
+        values |= {"roots": roots.astype(dtype), "inverses": inverses}
+    moved: Any = ladder._replace(**values)  # type: ignore[arg-type]
+    return restarted(rungs, size), moved
 
 
 def equalised(

@@ -178,8 +178,10 @@ class _Keeper:
         self._count, self._waiting = rows.stop, []
 
 
-def learnt(adaptation: Adaptation) -> dict[str, np.ndarray]:
+def learnt(adaptation: Any) -> dict[str, np.ndarray]:
     """Return what another run can begin with."""
+    if not isinstance(adaptation, Adaptation):
+        return adaptation.learnt()
     found: dict[str, Any] = {"step_size": np.exp(adaptation.step_size.log_average)}
     found["trajectory_length"] = adaptation.trajectory_length
     if adaptation.root is not None:

@@ -15,12 +15,12 @@ from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers, marginal
 from deepgen_ppl.pyro import program as program_
-from deepgen_ppl.pyro.infer import alternating, batched, evaluate, gradient, vectorized
+from deepgen_ppl.pyro.infer import alternating, batched, evaluate, gradient, ladder, vectorized
 from deepgen_ppl.pyro.infer import kernel as kernel_
 from deepgen_ppl.pyro.infer import space as space_
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, resolve
 from deepgen_ppl.pyro.path import Path
-from deepgen_ppl.pyro.paths import read_path
+from deepgen_ppl.pyro.paths import read_mixed, read_path
 
 _TRIES = 100
 _NUM_CHAINS = 4
@@ -147,7 +147,7 @@ def mcmc(
     learned = given(neutra if params is None else params)
     options: dict = {"model_kwargs": model_kwargs, "params": learned, "seed": seed}
     program = program_.read(model, data, **options)
-    discrete = isinstance(ours, vectorized.Discrete)
+    discrete = vectorized.is_discrete(ours)
     _check_program(program, discrete, neutra)
     values = resolve(program.params, learned)
     if isinstance(params, Mapping):
@@ -171,7 +171,9 @@ def mcmc(
 
         def path() -> Path:
             if neutra is not None:
-                raise ValueError("neutra= does not go with ParallelTempering, which has its path.")
+                raise ValueError(
+                    "neutra= does not go with ParallelTempering, which has its own path."
+                )
             return read_path(model, *data, by_rows=False, verb="mcmc", **options)
 
         lengths = (num_warmup, num_samples, thinning)
@@ -182,6 +184,10 @@ def mcmc(
             theirs = {"strategy": init_strategy, "adaptation": adaptation, "init": init}
             theirs |= {"level": compile, "progress": progress, "seed": seed}
             found = alternating.sample(ours, program, values, data, lengths, num_chains, **theirs)
+        elif discrete and isinstance(ours, vectorized.ParallelTempering):
+            theirs = {"init": init, "adaptation": adaptation, "progress": progress, "seed": seed}
+            mixed = read_mixed(model, None, data, "mcmc", options, by_rows=False)
+            found = ladder.sample(ours, mixed, lengths, num_chains, **theirs)
         elif ours is not None:
             theirs = {**shared, "adaptation": adaptation, "path": path, "warn": kernel != "auto"}
             theirs["level"] = compile

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepgen_ppl import discrete as discrete_
 from deepgen_ppl.pyro.kernels import adaptation as adaptation_
-from deepgen_ppl.pyro.kernels import tempering
+from deepgen_ppl.pyro.kernels import estimates, tempering
 from deepgen_ppl.pyro.kernels.adaptation import Controls, StepSize
 from deepgen_ppl.pyro.kernels.hmc import HMCInfo, HMCState, ValueAndGrad
+from deepgen_ppl.pyro.mixed import MixedPath
+from deepgen_ppl.pyro.path import Path
+
+Sweep = Callable[[torch.Generator, Tensor, Tensor, bool], tuple[Tensor, float]]
 
 _POWER = 3.0  # of the first ladder, whose inverse temperatures crowd at the prior
 _LENGTH = 1.5  # of trajectories, in standard deviations
@@ -29,17 +34,20 @@ class Tempered:
     out is that of the chains at the posterior.
 
     Args:
-        kernel: Options of the kernel that moves the chains.
+        kernel: Options of the kernel that moves the continuous coordinates.
         num_temperatures: Number of temperatures.
         num_warmup: Steps of warm-up.
-        densities: Positions (n, D) to log prior, log joint and their gradients.
-        draw: A generator and a number to exact draws of the prior.
+        path: The path from the prior to the posterior.
         dense: Whether whole covariances are estimated, or their diagonals.
         generator: Source of the first draws of the prior.
+        known: What an earlier run learnt.
+        sweep: A generator, positions, their inverse temperatures and whether to check, to positions
+            and the largest discrepancy of their terms; None without discrete coordinates.
 
     Attributes:
         betas: Inverse temperatures, from 0 to 1.
         swap_rates: Mean acceptance of the swaps of each pair of neighbours, since warm-up.
+        discrepancy: Largest relative difference of terms put together in a sweep from the whole.
     """
 
     def __init__(
@@ -47,20 +55,27 @@ class Tempered:
         kernel: Any,
         num_temperatures: int,
         num_warmup: int,
-        densities: Callable[[Tensor], Any],
-        draw: Callable[[torch.Generator, int], Tensor],
+        path: Path | MixedPath,
         dense: bool,
         generator: torch.Generator,
+        known: Mapping[str, np.ndarray] | None = None,
+        sweep: Sweep | None = None,
     ) -> None:
         self.kernel, self.bound, self.dense = kernel, kernel.bind(), dense
-        self._generator = generator
-        self.densities, self.draw = densities, draw
+        self._generator, self._sweep, self._known = generator, sweep, known
+        self.densities, self.draw, self.free = path.densities, path.sample, path.num_free
         self.ends = adaptation_.windows(num_warmup).tolist()
         self.betas = np.linspace(0.0, 1.0, num_temperatures) ** _POWER
-        self.trajectory_length, self.restarted = _LENGTH, 0
+        self.trajectory_length, self.restarted, self.discrepancy = _LENGTH, 0, 0.0
         self.root: Tensor | None = None  # of the posterior's covariance
         self._sizes = np.full(num_temperatures, math.log(0.5))
-        self._mean_sizes, self._since = self._sizes.copy(), 0
+        if known is not None:
+            self.betas, self._sizes = (
+                known["temperatures"].astype(float),
+                np.log(known["step_sizes"]),
+            )
+        self._mean_sizes, self._since = self._sizes.copy(), 0 if num_warmup else -1
+        self._number = 0
         self._swaps, self._tried = np.zeros(num_temperatures - 1), np.zeros(num_temperatures - 1)
         self._pool: Tensor | None = None
         self._window: list[Tensor] = []
@@ -70,6 +85,11 @@ class Tempered:
         """Step size at the posterior."""
         return adaptation_.restart(float(self._mean_sizes[-1]))
 
+    def learnt(self) -> dict[str, np.ndarray]:
+        """Return what another run can begin with."""
+        sizes, roots = np.exp(self._mean_sizes), self.roots.cpu().numpy()
+        return {"temperatures": self.betas, "step_sizes": sizes, "roots": roots}
+
     @property
     def swap_rates(self) -> Float[np.ndarray, " pair"]:
         """Mean acceptance of the swaps of each pair of neighbours."""
@@ -78,7 +98,7 @@ class Tempered:
     def controls(self, index: int) -> Controls:
         """Return what the step of a number is taken with; its step size is the posterior's."""
         sizes = self._sizes if index < self.ends[-1] else self._mean_sizes
-        jitter = adaptation_.van_der_corput(index)
+        jitter = estimates.van_der_corput(index)
         return Controls(math.exp(sizes[-1]), self.trajectory_length, jitter, None)
 
     def begin(self, state: HMCState) -> None:
@@ -87,8 +107,10 @@ class Tempered:
         num = len(self.betas)
         hot = self.draw(self._generator, num_chains * (num - 1)).to(state.position)
         self.z = torch.cat([hot.reshape(num - 1, num_chains, size), state.position[None]])
-        eye = torch.eye(size).to(state.position)
-        self.roots = eye.expand(num, size, size).clone()
+        eye = torch.eye(self.free).to(state.position)
+        self.roots = eye.expand(num, self.free, self.free).clone()
+        if self._known is not None:
+            self.roots = torch.as_tensor(self._known["roots"]).to(state.position)
         self._evaluate()
 
     def step(
@@ -103,15 +125,26 @@ class Tempered:
         sizes = torch.as_tensor(self._sizes if learning else self._mean_sizes).to(self.z)
         each = sizes.exp()[:, None].expand(self.z.shape[:-1])
         # Standardised coordinates of each temperature: there the root is the identity.
-        inverse = torch.linalg.solve_triangular(self.roots, self.z.mT, upper=False).mT
-        start = HMCState(inverse, *self._tempered(self.values, self.grads))
+        free, held = self.z[..., : self.free], self.z[..., self.free :]
+
+        def back(x: Tensor) -> Tensor:
+            x = x @ self.roots.mT
+            return torch.cat([x, held], -1) if held.shape[-1] else x
 
         def standardised(x: Tensor) -> tuple[Tensor, Tensor]:
-            return self._tempered(*self._look(x @ self.roots.mT))
+            return self._tempered(*self._look(back(x)))
 
-        options = controls._replace(step_size=each, root=None)
-        new, info = self.bound(generator, start, standardised, options)
-        self.z = new.position @ self.roots.mT
+        energy, gradient = self._tempered(self.values, self.grads)
+        if self.free:
+            inverse = torch.linalg.solve_triangular(self.roots, free.mT, upper=False).mT
+            start = HMCState(inverse, energy, gradient)
+            options = controls._replace(step_size=each, root=None)
+            new, info = self.bound(generator, start, standardised, options)
+            self.z = back(new.position)
+        else:
+            none, one = torch.zeros_like(energy).bool(), torch.ones_like(energy)
+            info = HMCInfo(one, ~none, energy, none, 0, free, free)
+        self._discrete(generator)
         self._refresh_prior(generator)
         self._evaluate()
         self._acceptance = info.acceptance.mean(-1)
@@ -134,6 +167,16 @@ class Tempered:
             self._close(index + 1)
         return state
 
+    def _discrete(self, generator: torch.Generator) -> None:
+        """Draw the discrete coordinates of all chains by Gibbs sampling."""
+        if self._sweep is None:
+            return
+        check, self._number = self._number % discrete_.CHECKED_EVERY == 0, self._number + 1
+        beta = torch.as_tensor(self.betas).to(self.z).clamp(min=1e-6)  # the prior is drawn anew
+        each = beta[:, None].expand(self.z.shape[:-1]).reshape(-1)
+        flat, error = self._sweep(generator, self.z.reshape(len(each), -1), each, check)
+        self.z, self.discrepancy = flat.reshape(self.z.shape), max(self.discrepancy, error)
+
     def _close(self, end: int) -> None:
         positions = torch.stack(self._window[len(self._window) // 4 :])
         self._window, self._since = [], 0
@@ -145,11 +188,11 @@ class Tempered:
             return
         self.betas = tempering.equalised(self.betas, 1.0 - self.swap_rates)
         self._swaps[:], self._tried[:] = 0.0, 0.0
-        for t in range(len(self.betas)):
-            root = adaptation_.estimate(positions[:, t], self.dense)[1]
+        for t in range(len(self.betas) if self.free else 0):
+            root = estimates.estimate(positions[:, t, :, : self.free], self.dense)[1]
             self.roots[t] = root if root.dim() == 2 else torch.diag(root)
         self.root = self.roots[-1] if self.dense else self.roots[-1].diagonal()
-        self._sizes = np.full(len(self.betas), math.log(0.5) - 0.25 * math.log(self.z.shape[-1]))
+        self._sizes = np.full(len(self.betas), math.log(0.5) - 0.25 * math.log(max(self.free, 1)))
         self._mean_sizes = self._sizes.copy()
 
     def _look(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,7 +213,7 @@ class Tempered:
         energy = -torch.where(parts > 0, parts * values, 0.0).sum(0)
         parts = parts.unsqueeze(-1)
         gradient = -torch.where(parts > 0, parts * grads, 0.0).sum(0)
-        return energy, gradient @ self.roots
+        return energy, gradient[..., : self.free] @ self.roots
 
     def _refresh_prior(self, generator: torch.Generator) -> None:
         """Put exact draws of the prior at the hottest temperature."""

@@ -70,14 +70,21 @@ def resolve(kernel: Any, target_accept_prob: float | None = None) -> Options | D
         return dataclasses.replace(kernel, continuous=continuous)
     if isinstance(kernel, ParallelTempering):
         inner = resolve(kernel.kernel, target_accept_prob)
-        if inner is None or isinstance(inner, Langevin | ParallelTempering | Discrete):
+        if not isinstance(inner, ChEES | MALA | RWM | Gibbs):
             raise ValueError(
-                f"ParallelTempering cannot wrap {kernel.kernel!r}: choose 'chees', 'mala' or 'rwm'."
+                f"ParallelTempering cannot wrap {kernel.kernel!r}: choose 'chees', 'mala', 'rwm' "
+                "or 'gibbs'."
             )
         return dataclasses.replace(kernel, kernel=inner)
     if target_accept_prob is not None:
         made = dataclasses.replace(made, target_accept_prob=target_accept_prob)
     return made
+
+
+def is_discrete(kernel: Any) -> bool:
+    """Tell whether a kernel draws discrete latents, by itself or inside parallel tempering."""
+    inner = kernel.kernel if isinstance(kernel, ParallelTempering) else kernel
+    return isinstance(inner, Discrete)
 
 
 def _continuous(kernel: Any, target_accept_prob: float | None) -> Options:
@@ -228,11 +235,9 @@ def _engine(
     inner = kernel.kernel if ladder is not None else kernel
     dense = len(like) <= _DENSE if inner.dense is None else inner.dense
     if ladder is not None:
-        if known is not None:
-            raise ValueError("adaptation= does not go with ParallelTempering: its ladder is new.")
         num = kernel.num_temperatures
-        parts = (ladder.densities, ladder.sample, dense, generator)
-        tempered = Tempered(inner, num, num_warmup, *parts)
+        earlier = None if known is None else checks.check_ladder(known, num, len(like))
+        tempered = Tempered(inner, num, num_warmup, ladder, dense, generator, earlier)
         return tempered, tempered.step
     learning = Adaptation(
         num_warmup,

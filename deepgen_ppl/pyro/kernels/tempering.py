@@ -25,7 +25,8 @@ class ParallelTempering:
     often. Only draws of the posterior are kept.
 
     Args:
-        kernel: The kernel that moves the chains: `"chees"`, `"mala"`, `"rwm"`, or its options.
+        kernel: The kernel that moves the chains: `"chees"`, `"mala"`, `"rwm"`, or `"gibbs"`, which
+            draws the discrete latents too, or its options.
         num_temperatures: Number T of temperatures.
 
     Raises:
