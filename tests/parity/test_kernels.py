@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from deepgen_ppl.numpyro.kernels import adaptation as numpyro_adaptation
+from deepgen_ppl.numpyro.kernels import estimates as numpyro_estimates
 from deepgen_ppl.numpyro.kernels import hmc as numpyro_hmc
 from deepgen_ppl.pyro.kernels import adaptation as pyro_adaptation
+from deepgen_ppl.pyro.kernels import estimates as pyro_estimates
 from deepgen_ppl.pyro.kernels import hmc as pyro_hmc
 
 RNG = np.random.default_rng(0)
@@ -62,8 +64,8 @@ def test_steps_of_hmc(root: str, num_steps: int, size: Any) -> None:
 @pytest.mark.parametrize("dense", [True, False])
 def test_covariance(dense: bool) -> None:
     """Mean and root of the covariance pooled over chains."""
-    theirs = numpyro_adaptation.estimate(CHAINS, dense)
-    ours = pyro_adaptation.estimate(torch.tensor(CHAINS), dense)
+    theirs = numpyro_estimates.estimate(CHAINS, dense)
+    ours = pyro_estimates.estimate(torch.tensor(CHAINS), dense)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-6, atol=1e-6)
 
@@ -71,16 +73,16 @@ def test_covariance(dense: bool) -> None:
 def test_what_warm_up_decides_by() -> None:
     """Worth of a trajectory length, lost chains, and the jitter."""
     y = CHAINS / CHAINS.std((0, 1))
-    mine = pyro_adaptation.efficiency(torch.tensor(y[:-1]), torch.tensor(y[1:]))
-    assert float(mine) == pytest.approx(float(numpyro_adaptation.efficiency(y[:-1], y[1:])), 1e-6)
+    mine = pyro_estimates.efficiency(torch.tensor(y[:-1]), torch.tensor(y[1:]))
+    assert float(mine) == pytest.approx(float(numpyro_estimates.efficiency(y[:-1], y[1:])), 1e-6)
     potentials = 0.5 * (CHAINS**2).sum(-1)
     far = CHAINS.copy()
     potentials[:, 3] += 100.0  # a chain where the density is next to nothing
     far[:, 5] = far[0, 5]  # and one that stays where it is
-    lost = pyro_adaptation.lost_chains(torch.tensor(far), torch.tensor(potentials))
-    np.testing.assert_array_equal(lost, numpyro_adaptation.lost_chains(far, potentials))
+    lost = pyro_estimates.lost_chains(torch.tensor(far), torch.tensor(potentials))
+    np.testing.assert_array_equal(lost, numpyro_estimates.lost_chains(far, potentials))
     assert np.flatnonzero(lost).tolist() == [3, 5]
     for i in range(40):
-        other = float(numpyro_adaptation.van_der_corput(jnp.asarray(i)))
-        assert pyro_adaptation.van_der_corput(i) == pytest.approx(other, 1e-6)
+        other = float(numpyro_estimates.van_der_corput(jnp.asarray(i)))
+        assert pyro_estimates.van_der_corput(i) == pytest.approx(other, 1e-6)
     np.testing.assert_array_equal(pyro_adaptation.windows(500), numpyro_adaptation.windows(500))
