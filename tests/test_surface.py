@@ -19,12 +19,14 @@ for language in ("numpyro", "pyro"):
 ONE_WING_ONLY_FILES: dict[str, set[str]] = {
     "numpyro": {"fingerprint.py", "infer/sampler.py"},
     "pyro": {
+        "autoguides.py",
         "graphs.py",
         "parameters.py",
         "pointwise.py",
         "vectorised.py",
         "infer/batched.py",
         "infer/gradient.py",
+        "infer/ladder.py",
         "infer/trajectory.py",
     },
 }

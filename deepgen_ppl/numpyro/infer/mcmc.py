@@ -77,7 +77,8 @@ def mcmc(
             discrete sites too, in turn with continuous ones where there are any, as
             `Gibbs(continuous="chees")`; or `"auto"`, which picks `"chees"` for 16 chains or more,
             falls back to `"nuts"` where they do not mix, and says why in
-            `posterior.attrs["kernel_reason"]`. `ParallelTempering("chees")` finds several modes.
+            `posterior.attrs["kernel_reason"]`. `ParallelTempering("chees")` finds several modes,
+            `ParallelTempering("gibbs")` those of discrete latents.
         num_warmup: Steps of adaptation of each chain, not kept; 240 are enough for 64 chains of a
             vectorised kernel.
         num_samples: Steps of each chain after it.
