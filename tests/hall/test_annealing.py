@@ -5,9 +5,12 @@ import pytest
 
 from deepgen_ppl.annealing import (
     Schedule,
+    cut,
     downwards,
+    join,
     next_step_size,
     next_temperature,
+    of_islands,
     padded,
     staying,
     systematic,
@@ -86,3 +89,32 @@ def test_step_sizes_move_towards_their_acceptance() -> None:
     assert found[0] < found[1] < found[2]
     assert found[1] == pytest.approx(0.1)
     assert next_step_size(np.array(0.5), np.array(1.0), 4) == 0.5  # two widths in four steps
+
+
+# ---------------------------------------------------------------------------------- rows, islands
+
+
+def test_chunks_of_rows_are_joined_as_they_were_cut() -> None:
+    whole = {"z": np.arange(24.0).reshape(2, 4, 3), "w": np.arange(8.0).reshape(2, 4)}
+    axes = {"z": 0, "w": 0}
+    rows = [np.array([0, 1, 2]), np.array([3, 3, 3])]  # the last one repeats its last row
+    pieces = [{name: value[:, chosen] for name, value in whole.items()} for chosen in rows]
+    cuts = [cut(piece, axes, used) for piece, used in zip(pieces, (3, 1), strict=True)]
+    for name, value in join(cuts, axes).items():
+        np.testing.assert_array_equal(value, whole[name])
+    across = {"z": 1}  # rows on the second axis of a site
+    parts = [
+        cut({"z": whole["z"][:, :, :2]}, across, 2),
+        cut({"z": whole["z"][:, :, 2:]}, across, 1),
+    ]
+    np.testing.assert_array_equal(join(parts, across)["z"], whole["z"])
+    np.testing.assert_array_equal(join([whole], {})["z"], whole["z"])
+
+
+def test_evidence_of_islands_is_the_mean_of_their_estimates() -> None:
+    log_z = np.log([1.0, 2.0, 3.0, 2.0])
+    found = of_islands(log_z, 400, None)
+    assert found.log_evidence == pytest.approx(np.log(2.0))
+    assert found.standard_error == pytest.approx(np.std([1, 2, 3, 2], ddof=1) / 2.0 / 4**0.5)
+    assert found.num_particles == 400 and found.ess == pytest.approx(400 * 8.0**2 / 18.0 / 4)
+    assert "4 islands" in found.method
