@@ -59,7 +59,7 @@ def read_any(
         ...     x = numpyro.sample("x", dist.Bernoulli(0.5).expand([40]).to_event(1))
         ...     numpyro.factor("energy", 0.1 * x.sum() ** 2)
         >>> read_any(model)[1]["discrete_reason"]
-        "no continuous latent"
+        'no continuous latent'
     """
     from deepgen_ppl.numpyro.infer.fit import Fit
 

@@ -90,6 +90,27 @@ def test_on_given_data_the_upper_bound_is_approximate(dg: ModuleType, known: Mod
     assert abs(found.gap) < 0.2
 
 
+def test_annealing_may_start_at_the_guide(
+    dg: ModuleType, known: ModuleType, simulated: Any
+) -> None:
+    found = dg.evidence_bounds(
+        known.ppca, known.ppca_guide, X, simulate=True, start="guide", params=guide_params(),
+        num_particles=100, num_chains=16, num_temperatures=10, **QUICK,
+    )  # fmt: skip
+    truth = ppca_log_prob(found.data[0])
+    names = [bound.name for bound in found.bounds]
+    assert names[-2:] == ["AIS from the guide, 16 chains x 10",
+                          "reverse AIS from the guide, 16 chains x 10"]  # fmt: skip
+    assert "AIS from the guide" in str(found)
+    below, above = found.bounds[-2:]
+    assert below.limit < truth.sum() < above.limit
+    assert (below.per_row_limit <= truth).sum() >= 88 and (above.per_row_limit >= truth).sum() >= 88
+    # It is closer to the posterior than the prior is: the same temperatures leave a smaller gap.
+    assert above.value - below.value < 0.5 * (
+        simulated.bounds[-1].value - simulated.bounds[-2].value
+    )
+
+
 def test_reverse_annealing_from_exact_draws_is_unbiased(dg: ModuleType, known: ModuleType) -> None:
     x = np.random.default_rng(1).normal(1.0, 1.0, (5, 1)).astype(np.float32)
     truth = float(multivariate_normal(np.zeros(5), np.eye(5) + 1.0).logpdf(x[:, 0]))

@@ -69,8 +69,7 @@ def mcmc(
         kernel: `"nuts"`, `"hmc"`, a kernel class of Pyro, or `functools.partial` of one with
             options, as `partial(NUTS, max_tree_depth=8, full_mass=True)`; vectorised `"chees"`,
             `"mala"`, `"rwm"`, `"langevin"` (whose draws are biased), or their options, as
-            `ChEES(max_num_steps=32)` or `ParallelTempering("chees")`, which finds several modes as
-            `ParallelTempering("gibbs")` does of discrete latents; or `"auto"`, which picks
+            `ChEES(max_num_steps=32)` or `ParallelTempering("gibbs")`; or `"auto"`, which picks
             `"chees"` for 16 chains or more of a model that can be vectorised, falls back to
             `"nuts"` where they do not mix, and says why in `posterior.attrs["kernel_reason"]`.
         num_warmup: Steps of adaptation of each chain, not kept; 240 are enough for 64 chains of a
