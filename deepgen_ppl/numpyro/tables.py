@@ -25,6 +25,8 @@ from deepgen_ppl.numpyro.terms import unmasked
 from deepgen_ppl.tabulation import Tabulation, Term, tabulate, unobserved_name
 
 _MOST_NUMBERS = 1 << 24
+_FEW_NUMBERS = 1 << 20
+"""Terms at all states up to which compiling fast counts for more than fast code."""
 
 TABULATIONS: Kept[tuple[list[Term], Tabulation]] = Kept()
 """What was read of programs, at the shapes at which it was."""
@@ -83,7 +85,8 @@ class Tables:
             rows = np.minimum(np.arange(first, first + width), len(x) - 1)
             call = (self.args, jnp.asarray(x[rows].astype(np.int32)))
             static = (places_key(self.coordinates), width)
-            run = compiled(self.program.fn, "tables", batch, *call, static=static, once=True)
+            once = num_terms * width < _FEW_NUMBERS
+            run = compiled(self.program.fn, "tables", batch, *call, static=static, once=once)
             found.append(np.asarray(run(*call), float)[: len(x) - first])
         return np.concatenate(found)
 
