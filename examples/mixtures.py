@@ -41,7 +41,7 @@ def compare(dg, x, counts, quick):
         points = dg.mixture("gaussian", count)
         fits[count] = points, dg.em(points, x, progress=False)
         title = f"{count} component{'s' if count > 1 else ''}"
-        length = 100 if quick else 300
+        length = 50 if quick else 300
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*have not mixed.*", UserWarning)
             posterior = dg.mcmc(
@@ -97,7 +97,7 @@ def main():
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     x, names = load(options.path)
-    counts = (2, 3) if options.quick else (1, 2, 3, 4)
+    counts = (1, 2) if options.quick else (1, 2, 3, 4)
     for language in options.only or ("NumPyro", "Pyro"):
         if not importlib.util.find_spec(language.lower()):
             print(f"{language} is not installed: pip install 'deepgen_ppl[{language.lower()}]'")

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from deepgen_ppl import figures, flow_figures
+from deepgen_ppl.calibration_figures import reliability_curves
+from deepgen_ppl.classes import reliability
 
 RNG = np.random.default_rng(0)
 CHAINS = {"a": RNG.normal(size=(4, 200)), "b[0]": RNG.normal(size=(4, 200))}
@@ -47,6 +49,9 @@ PICTURES = {
     "pareto k": lambda: figures.pareto_k(RNG.normal(size=300)),
     "pareto k of one": lambda: figures.pareto_k(np.array(0.3)),
     "pareto k unknown": lambda: figures.pareto_k(np.array([np.nan, -np.inf, 0.9])),
+    "reliability": lambda: reliability_curves(
+        {"all": {"coin": reliability(np.full((9, 2), 0.5), RNG.integers(0, 2, size=9))}}
+    ),
     "row evidence": lambda: figures.row_evidence(RNG.normal(size=300)),
     "row evidence with zeros": lambda: figures.row_evidence(np.array([-np.inf, -1.0, -2.0])),
     "densities of the plane": lambda: flow_figures.densities(
