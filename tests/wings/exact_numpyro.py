@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+import optax
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 from numpyro.infer.util import log_density
@@ -154,3 +155,73 @@ def log_densities(model, data, values):
     """
     one = lambda own: log_density(model, data, {}, own)[0]  # noqa: E731
     return jax.jit(jax.vmap(one))({name: jnp.asarray(value) for name, value in values.items()})
+
+
+def learned_chain(y):
+    """Hidden states whose persistence and means are to be learned."""
+    stay = numpyro.param("stay", 0.7, constraint=dist.constraints.unit_interval)
+    means = numpyro.param("means", jnp.array([-1.0, 1.0]))
+    rows = jnp.array([[stay, 1 - stay], [1 - stay, stay]])
+
+    def step(z, y):
+        z = numpyro.sample("z", dist.Categorical(rows[z]))
+        numpyro.sample("y", dist.Normal(means[z], 1.0), obs=y)
+        return z, None
+
+    scan(step, 0, y)
+
+
+def unknown_means(x):
+    """Components with means of normal prior."""
+    means = numpyro.sample("means", dist.Normal(jnp.array([-2.0, 2.0]), 1.0).to_event(1))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Categorical(jnp.array([0.3, 0.7])))
+        numpyro.sample("x", dist.Normal(means[z], 1.0), obs=x)
+
+
+def normal_guide(x):
+    """Independent normals over the means, their locations to be learned."""
+    loc = numpyro.param("loc", jnp.array([-2.0, 2.0]))
+    scale = numpyro.param("scale", jnp.full(2, 0.2), constraint=dist.constraints.positive)
+    numpyro.sample("means", dist.Normal(loc, scale).to_event(1))
+
+
+def greedy_guide(x):
+    """A guide that draws the components too."""
+    normal_guide(x)
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Categorical(jnp.array([0.5, 0.5])))
+
+
+def joined(x):
+    """A state that all rows share."""
+    shift = numpyro.param("shift", 1.0)
+    s = numpyro.sample("s", dist.Bernoulli(0.4))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(shift * s, 1.0), obs=x)
+
+
+def plain(x):
+    """No discrete latent."""
+    loc = numpyro.param("loc", 0.0)
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+def many(y):
+    """A level, and a chain of more states than NumPyro enumerates, statement by statement."""
+    level = numpyro.sample("level", dist.Normal(0.0, 1.0))
+    z = 0.0
+    for i in range(len(y)):
+        z = numpyro.sample(f"z{i}", dist.Bernoulli(0.2 + 0.5 * z))
+        numpyro.sample(f"y{i}", dist.Normal(level + 2.0 * z, 1.0), obs=y[i])
+
+
+def level_guide(y):
+    """A wide guide of the level."""
+    numpyro.sample("level", dist.Normal(0.3, 0.5))
+
+
+def adam(rate):
+    """The language's way to say Adam at a rate."""
+    return optax.adam(rate)

@@ -152,3 +152,70 @@ def log_densities(model, data, values):
         trace = poutine.trace(poutine.condition(model, own)).get_trace(*data)
         found.append(float(trace.log_prob_sum()))
     return found
+
+
+def learned_chain(y):
+    """Hidden states whose persistence and means are to be learned."""
+    stay = pyro.param("stay", torch.tensor(0.7), constraint=dist.constraints.unit_interval)
+    means = pyro.param("means", torch.tensor([-1.0, 1.0]))
+    z = torch.zeros((), dtype=torch.long)
+    for t in pyro.markov(range(len(y))):
+        rows = torch.stack([torch.stack([stay, 1 - stay]), torch.stack([1 - stay, stay])])
+        z = pyro.sample(f"z_{t}", dist.Categorical(rows[z]))
+        pyro.sample(f"y_{t}", dist.Normal(means[z], 1.0), obs=y[t])
+
+
+def unknown_means(x):
+    """Components with means of normal prior."""
+    means = pyro.sample("means", dist.Normal(torch.tensor([-2.0, 2.0]), 1.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.tensor([0.3, 0.7])))
+        pyro.sample("x", dist.Normal(means[z], 1.0), obs=x)
+
+
+def normal_guide(x):
+    """Independent normals over the means, their locations to be learned."""
+    loc = pyro.param("loc", torch.tensor([-2.0, 2.0]))
+    scale = pyro.param("scale", torch.full((2,), 0.2), constraint=dist.constraints.positive)
+    pyro.sample("means", dist.Normal(loc, scale).to_event(1))
+
+
+def greedy_guide(x):
+    """A guide that draws the components too."""
+    normal_guide(x)
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Categorical(torch.tensor([0.5, 0.5])))
+
+
+def joined(x):
+    """A state that all rows share."""
+    shift = pyro.param("shift", torch.tensor(1.0))
+    s = pyro.sample("s", dist.Bernoulli(0.4))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(shift * s, 1.0), obs=x)
+
+
+def plain(x):
+    """No discrete latent."""
+    loc = pyro.param("loc", torch.tensor(0.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+def many(y):
+    """A level, and a chain of more states than NumPyro enumerates, statement by statement."""
+    level = pyro.sample("level", dist.Normal(0.0, 1.0))
+    z = torch.zeros(())
+    for i in range(len(y)):
+        z = pyro.sample(f"z{i}", dist.Bernoulli(0.2 + 0.5 * z))
+        pyro.sample(f"y{i}", dist.Normal(level + 2.0 * z, 1.0), obs=y[i])
+
+
+def level_guide(y):
+    """A wide guide of the level."""
+    pyro.sample("level", dist.Normal(0.3, 0.5))
+
+
+def adam(rate):
+    """The language's way to say Adam at a rate."""
+    return lambda leaves: torch.optim.Adam(leaves, lr=rate)
