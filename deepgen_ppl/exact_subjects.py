@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,6 +170,41 @@ def held(
                 f"{tuple(continuous[name])}, and it takes one value."
             )
     return found
+
+
+def check_integrated(sites: Sequence[str], depends: Mapping[str, Collection[str]]) -> None:
+    """Refuse missing continuous cells that something else depends on: they do not integrate to one.
+
+    Args:
+        sites: The sites that `obs_mask` made of continuous ones.
+        depends: Sites that the density of each site was seen to depend on.
+
+    Raises:
+        ValueError: Naming a site and what depends on it.
+    """
+    for site in sites:
+        users = [name for name, seen in depends.items() if site in seen and name != site]
+        if users:
+            raise ValueError(
+                f"the missing cells '{site}' are continuous, and {quote(users)} depends on them: "
+                "they cannot be left out. Give their values by given=, or draw them by mcmc."
+            )
+
+
+def check_subsampled(sizes: Mapping[str, int]) -> None:
+    """Refuse a program that draws a subsample of a plate by itself.
+
+    Args:
+        sizes: Size of each plate that does.
+
+    Raises:
+        ValueError: Naming one.
+    """
+    for name, size in sizes.items():
+        raise ValueError(
+            f"plate '{name}' subsamples; exact needs all of its {size} elements. Drop "
+            "subsample_size."
+        )
 
 
 def check_query(subject: Subject, query: Sequence[str] | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from numpyro.ops.provenance import eval_provenance
 
 from deepgen_ppl.discrete import Coordinates
+from deepgen_ppl.exact_subjects import check_integrated
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.compilation import Kept, compiled, structure_of
 from deepgen_ppl.numpyro.data import Inputs
@@ -44,6 +45,10 @@ class Tables:
         params: constrained parameters and mutable state.
         inputs: inputs at all rows.
         held: values of its continuous latents.
+        integrated: sites among these whose own density integrates to one and is left out.
+
+    Raises:
+        ValueError: something else depends on one of `integrated`.
 
     Attributes:
         terms: what each site contributes.
@@ -57,8 +62,9 @@ class Tables:
         params: Mapping[str, Any],
         inputs: Inputs,
         held: Mapping[str, Array],
+        integrated: Sequence[str] = (),
     ) -> None:
-        self.program, self.coordinates = program, coordinates
+        self.program, self.coordinates, self.integrated = program, coordinates, integrated
         self.args = (dict(params), inputs, dict(held))
         self._width = 0
         kept = TABULATIONS.of(program.fn)
@@ -84,7 +90,7 @@ class Tables:
         for first in range(0, len(x), width):
             rows = np.minimum(np.arange(first, first + width), len(x) - 1)
             call = (self.args, jnp.asarray(x[rows].astype(np.int32)))
-            static = (places_key(self.coordinates), width)
+            static = (places_key(self.coordinates), tuple(self.integrated), width)
             once = num_terms * width < _FEW_NUMBERS
             run = compiled(self.program.fn, "tables", batch, *call, static=static, once=once)
             found.append(np.asarray(run(*call), float)[: len(x) - first])
@@ -105,10 +111,14 @@ class Tables:
             given = {**params, **held, **values}
             return element_log_probs(program_.run(self.program, inputs, given, random.key(0)))
 
-        shapes = jax.eval_shape(densities, **values)
-        seen = eval_provenance(densities, **values)
+        followed = {**values, **{name: held[name] for name in self.integrated}}
+        shapes = jax.eval_shape(densities, **followed)
+        seen = eval_provenance(densities, **followed)
+        check_integrated(self.integrated, seen)
         terms, start = [], 0
         for name, shape in shapes.items():
+            if name in self.integrated:
+                continue
             depends = tuple(site for site in values if site in seen[name])
             term = Term(name, start, shape.shape, self.program.sites[name].plates, depends)
             terms.append(term)
@@ -165,7 +175,9 @@ def _pinned(log_prob: Array, missing: dict, observed: dict) -> Array:
     same = missing["value"] == observed["value"]
     for _ in range(jnp.ndim(same) - log_prob.ndim):
         same = jnp.all(same, axis=-1)
-    return jnp.where(fn._mask, jnp.where(same, 0.0, -jnp.inf), log_prob)
+    mask = jnp.asarray(fn._mask)
+    mask = mask.reshape(*mask.shape, *(1,) * (log_prob.ndim - mask.ndim if mask.ndim else 0))
+    return jnp.where(mask, jnp.where(same, 0.0, -jnp.inf), log_prob)
 
 
 def places_key(coordinates: Coordinates) -> tuple:

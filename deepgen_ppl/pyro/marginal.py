@@ -72,7 +72,7 @@ def prepare(
     batch = data_.take(data, rows)
     params = {name: value.detach() for name, value in params.items()}
     shown = program if size is None else _shortened(program, size)
-    held = _some_values(shown, params, batch, around)
+    held = some_values(shown, params, batch, *around)
     coordinates = read_coordinates(shown, params, batch, "exact", *around)
     tables = Tables(shown, coordinates, params, batch, held, *around)
     plates = {name: program.sites[name].plates for name in coordinates.places}
@@ -127,10 +127,17 @@ def summed_out(
     return total[1:], total[0]
 
 
-def _some_values(
-    program: Program, params: Mapping[str, Tensor], data: Sequence[Any], around: tuple
+def some_values(
+    program: Program, params: Mapping[str, Tensor], data: Sequence[Any], *around: Messenger
 ) -> dict[str, Tensor]:
-    """Return values of the continuous latents at which the program can be looked at."""
+    """Return values of the continuous latents at which the program can be looked at.
+
+    Args:
+        program: a model.
+        params: constrained parameters.
+        data: its data, tensors.
+        *around: handlers that it runs under, the first outermost.
+    """
     names = [name for name, site in program.latents.items() if not site.is_discrete]
     with (
         forked_rng(0),

@@ -14,6 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from deepgen_ppl.discrete import Coordinates
+from deepgen_ppl.exact_subjects import check_integrated
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro import program as program_
 from deepgen_ppl.pyro.discrete import site_values, supports_of
@@ -36,6 +37,10 @@ class Tables:
         data: the full data, tensors.
         held: values of its continuous latents.
         *around: handlers that it runs under, the first outermost.
+        integrated: sites among these whose own density integrates to one and is left out.
+
+    Raises:
+        ValueError: something else depends on one of `integrated`.
 
     Attributes:
         terms: what each site contributes.
@@ -50,8 +55,9 @@ class Tables:
         data: Sequence[Any],
         held: Mapping[str, Tensor],
         *around: Messenger,
+        integrated: Sequence[str] = (),
     ) -> None:
-        self.program, self.coordinates = program, coordinates
+        self.program, self.coordinates, self.integrated = program, coordinates, integrated
         self.args = (dict(params), tuple(data), dict(held), *around)
         self.supports = supports_of(coordinates)
         self.terms = self._read()
@@ -90,13 +96,17 @@ class Tables:
         params, data, held, *around = self.args
         start = torch.zeros(self.coordinates.size, dtype=torch.long)
         values = site_values(self.coordinates, self.supports, start)
-        tracked = {n: ProvenanceTensor(v, frozenset({n})) for n, v in values.items()}
+        followed = {**values, **{name: held[name] for name in self.integrated}}
+        tracked = {n: ProvenanceTensor(v, frozenset({n})) for n, v in followed.items()}
         with torch.no_grad(), forked_rng(0), preserved(self.program.modules):
-            found = element_log_probs(self.program, params, {**tracked, **held}, data, *around)
+            found = element_log_probs(self.program, params, {**held, **tracked}, data, *around)
+        seen = {name: get_provenance(log_prob) for name, log_prob in found.items()}
+        check_integrated(self.integrated, seen)
         terms, first = [], 0
         for name, log_prob in found.items():
-            seen = get_provenance(log_prob)
-            depends = tuple(site for site in values if site in seen)
+            if name in self.integrated:
+                continue
+            depends = tuple(site for site in values if site in seen[name])
             plates = self.program.sites[name].plates
             term = Term(name, first, tuple(log_prob.shape), plates, depends)
             terms.append(term)
@@ -172,7 +182,9 @@ def _pinned(log_prob: Tensor, missing: Mapping[str, Any], observed: Mapping[str,
     for _ in range(same.dim() - log_prob.dim()):
         same = same.all(-1)
     zero = log_prob.new_zeros(())
-    return torch.where(observed["mask"], torch.where(same, zero, zero - torch.inf), log_prob)
+    mask = torch.as_tensor(observed["mask"])
+    mask = _widened(mask, log_prob.dim() - mask.dim() if mask.dim() else 0)
+    return torch.where(mask, torch.where(same, zero, zero - torch.inf), log_prob)
 
 
 def _widened(value: Tensor, count: int) -> Tensor:

@@ -117,6 +117,37 @@ def missing(x, seen):
         numpyro.sample("x", dist.Categorical(MOVES[z]), obs=x, obs_mask=seen)
 
 
+def pixels(x, seen):
+    """Rows of three switches, each row seen or not."""
+    probs = jnp.array([[0.2, 0.9, 0.5], [0.7, 0.3, 0.5], [0.5, 0.5, 0.5]])
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Categorical(ROWS))
+        numpyro.sample("x", dist.Bernoulli(probs[z]).to_event(1), obs=x, obs_mask=seen)
+
+
+def features(x, seen):
+    """Measurements of which some are missing, each with its own mask."""
+    with numpyro.plate("data", x.shape[0], dim=-2):
+        z = numpyro.sample("z", dist.Categorical(ROWS))
+        with numpyro.plate("features", x.shape[1], dim=-1):
+            numpyro.sample("x", dist.Normal(MEANS[z], 1.0), obs=x, obs_mask=seen)
+
+
+def downstream(x, seen):
+    """Something depends on the missing measurements."""
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Categorical(ROWS))
+        x = numpyro.sample("x", dist.Normal(MEANS[z], 1.0), obs=x, obs_mask=seen)
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=0.0 * MEANS[z])
+
+
+def subsampling(x):
+    """A program that draws a part of the rows by itself."""
+    with numpyro.plate("data", len(x), subsample_size=2) as rows:
+        z = numpyro.sample("z", dist.Categorical(ROWS))
+        numpyro.sample("x", dist.Normal(MEANS[z], 1.0), obs=x[rows])
+
+
 def unlimited():
     """A latent without end."""
     numpyro.sample("count", dist.Poisson(2.0))

@@ -110,6 +110,37 @@ def missing(x, seen):
         pyro.sample("x", dist.Categorical(MOVES[z]), obs=x, obs_mask=seen)
 
 
+def pixels(x, seen):
+    """Rows of three switches, each row seen or not."""
+    probs = torch.tensor([[0.2, 0.9, 0.5], [0.7, 0.3, 0.5], [0.5, 0.5, 0.5]])
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(ROWS))
+        pyro.sample("x", dist.Bernoulli(probs[z]).to_event(1), obs=x, obs_mask=seen)
+
+
+def features(x, seen):
+    """Measurements of which some are missing, each with its own mask."""
+    with pyro.plate("data", x.shape[0], dim=-2):
+        z = pyro.sample("z", dist.Categorical(ROWS))
+        with pyro.plate("features", x.shape[1], dim=-1):
+            pyro.sample("x", dist.Normal(MEANS[z], 1.0), obs=x, obs_mask=seen)
+
+
+def downstream(x, seen):
+    """Something depends on the missing measurements."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(ROWS))
+        x = pyro.sample("x", dist.Normal(MEANS[z], 1.0), obs=x, obs_mask=seen)
+        pyro.sample("y", dist.Normal(x, 1.0), obs=0.0 * MEANS[z])
+
+
+def subsampling(x):
+    """A program that draws a part of the rows by itself."""
+    with pyro.plate("data", len(x), subsample_size=2) as rows:
+        z = pyro.sample("z", dist.Categorical(ROWS))
+        pyro.sample("x", dist.Normal(MEANS[z], 1.0), obs=x[rows])
+
+
 def unlimited():
     """A latent without end."""
     pyro.sample("count", dist.Poisson(2.0))

@@ -171,6 +171,34 @@ def test_missing_cells_of_an_observed_site(exact: Any, programs: ModuleType) -> 
     np.testing.assert_allclose(answer.marginals["x"], cells, **CLOSE)
 
 
+def test_missing_rows_of_a_site_with_an_event(exact: Any, programs: ModuleType) -> None:
+    """A row that is not seen has the predictive law of each of its elements."""
+    x, seen = np.array([[1, 0, 1], [0, 1, 1]], "float32"), np.array([True, False])
+    answer = exact(programs.pixels, x, seen)
+    probs = np.array([[0.2, 0.9, 0.5], [0.7, 0.3, 0.5], [0.5, 0.5, 0.5]])
+    rows = np.asarray(programs.ROWS)
+    joint = rows * np.where(x[0] == 1, probs, 1 - probs).prod(1)
+    np.testing.assert_allclose(answer.log_evidence, [np.log(joint.sum()), 0.0], **CLOSE)
+    np.testing.assert_allclose(answer.marginals["z"], [joint / joint.sum(), rows], **CLOSE)
+    np.testing.assert_allclose(answer.marginals["x"][..., 1], [x[0], rows @ probs], **CLOSE)
+
+
+def test_missing_measurements_are_left_out(exact: Any, programs: ModuleType) -> None:
+    """Missing continuous cells integrate to one where nothing depends on them."""
+    x = RNG.normal(size=(3, 4)).astype("float32")
+    seen = RNG.random((3, 4)) < 0.6
+    seen[1] = False
+    answer = exact(programs.features, x, seen)
+    log = -((x[..., None] - np.asarray(programs.MEANS)) ** 2) / 2 - np.log(2 * np.pi) / 2
+    joint = np.log(np.asarray(programs.ROWS)) + np.where(seen[..., None], log, 0.0).sum(1)
+    total = logsumexp(joint, axis=1)
+    np.testing.assert_allclose(answer.log_evidence, total, **CLOSE)
+    law = np.exp(joint - total[:, None])[:, None]
+    np.testing.assert_allclose(answer.marginals["z"], law, **CLOSE)
+    with pytest.raises(ValueError, match=r"'x_unobserved' are continuous, and .*'y' depends"):
+        exact(programs.downstream, x[0], seen[0])
+
+
 def test_counts(exact: Any, programs: ModuleType) -> None:
     answer = exact(programs.counted)
     prior = np.array([math.comb(3, k) * 0.4**k * 0.6 ** (3 - k) for k in range(4)])
@@ -237,6 +265,8 @@ def test_bad_input(exact: Any, programs: ModuleType) -> None:
         exact(programs.student, given={"hard": [0.0, np.nan]})
     with pytest.raises(ValueError, match="query names 'dog'"):
         exact(programs.student, query=["dog"])
+    with pytest.raises(ValueError, match="plate 'data' subsamples"):
+        exact(programs.subsampling, X)
     with pytest.raises(TypeError, match="not int"):
         exact(3)
     with pytest.raises(ValueError, match=r"MiB|GiB|bytes"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import random
 
 from deepgen_ppl import exact_subjects
 from deepgen_ppl.bayes_net import BayesNet
@@ -17,7 +18,7 @@ from deepgen_ppl.findings import read_findings
 from deepgen_ppl.numpyro import engine
 from deepgen_ppl.numpyro.discrete import read_coordinates
 from deepgen_ppl.numpyro.infer.importance import check_learned
-from deepgen_ppl.numpyro.program import learned, read_pair
+from deepgen_ppl.numpyro.program import learned, read_pair, run
 from deepgen_ppl.numpyro.structure import Pair
 from deepgen_ppl.numpyro.tables import Tables
 from deepgen_ppl.tabulation import unobserved_name
@@ -109,11 +110,17 @@ def _of_program(
     check_learned(pair, values)
     values = jax.tree.map(jnp.asarray, values)
     program, inputs = pair.model, pair.inputs(data)
+    part = {plate.name: plate.size for plate in program.plates.values() if plate.subsampled}
+    exact_subjects.check_subsampled(part)
     continuous = {n: s.shape for n, s in program.latents.items() if not s.is_discrete}
-    held = exact_subjects.held(continuous, given)
+    missing = [n for n in continuous if unobserved_name(n, program.sites) and n not in given]
+    held = exact_subjects.held({n: continuous[n] for n in continuous if n not in missing}, given)
     inside = {name: jnp.asarray(value) for name, value in held.items()}
+    if missing:
+        seen = run(program, inputs, values, random.key(0), stand_in=True)
+        inside |= {name: seen[name]["value"] for name in missing}
     coordinates = read_coordinates(program, {**values, **inside}, inputs, "exact")
-    tables = Tables(program, coordinates, values, inputs, inside)
+    tables = Tables(program, coordinates, values, inputs, inside, missing)
     found, constants = tables.tabulation.tables(tables.evaluate)
     plates = {name: program.sites[name].plates for name in coordinates.places}
     rows = exact_subjects.rows_of(tables.terms, plates, tables.tabulation, program.data_plates)

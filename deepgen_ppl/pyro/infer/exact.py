@@ -16,6 +16,7 @@ from deepgen_ppl.findings import read_findings
 from deepgen_ppl.pyro import engine
 from deepgen_ppl.pyro.discrete import read_coordinates
 from deepgen_ppl.pyro.infer.importance import prepare
+from deepgen_ppl.pyro.marginal import some_values
 from deepgen_ppl.pyro.tables import Tables
 from deepgen_ppl.tabulation import unobserved_name
 
@@ -103,11 +104,17 @@ def _of_program(
 
     pair, values, tensors = prepare(model, None, data, params, model_kwargs, 0, prior=True)
     program = pair.model
+    part = {plate.name: plate.size for plate in program.plates.values() if plate.subsampled}
+    exact_subjects.check_subsampled(part)
     continuous = {n: s.shape for n, s in program.latents.items() if not s.is_discrete}
-    held = exact_subjects.held(continuous, given)
+    missing = [n for n in continuous if unobserved_name(n, program.sites) and n not in given]
+    held = exact_subjects.held({n: continuous[n] for n in continuous if n not in missing}, given)
     inside = {name: torch.as_tensor(value) for name, value in held.items()}
+    if missing:
+        seen = some_values(program, values, tensors)
+        inside |= {name: seen[name] for name in missing}
     coordinates = read_coordinates(program, values, tensors, "exact")
-    tables = Tables(program, coordinates, values, tensors, inside)
+    tables = Tables(program, coordinates, values, tensors, inside, integrated=missing)
     found, constants = tables.tabulation.tables(tables.evaluate)
     plates = {name: program.sites[name].plates for name in coordinates.places}
     rows = exact_subjects.rows_of(tables.terms, plates, tables.tabulation, program.data_plates)
