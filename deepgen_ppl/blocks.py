@@ -115,7 +115,7 @@ def find_blocks(
     size = len(cardinality)
     num_terms = evaluate(np.zeros((1, size), int), 0).shape[1]
     if size * num_terms <= _MOST:
-        touched = _one_by_one(evaluate, cardinality, num_terms, rng)
+        touched = one_by_one(evaluate, cardinality, num_terms, rng)
         return _packed(_coloured(touched, num_terms), touched, num_terms, size)
     touched = [np.zeros(0, int) for _ in range(size)]
     colours: list[list[int]] = []
@@ -144,10 +144,17 @@ def differ(
     return ~(close | (one == other) | (np.isnan(one) & np.isnan(other)))
 
 
-def _one_by_one(
+def one_by_one(
     evaluate: Evaluate, cardinality: np.ndarray, num_terms: int, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Return the terms that change with each coordinate."""
+) -> list[Int[np.ndarray, " e"]]:
+    """Return the terms that change with each coordinate, at some random points.
+
+    Args:
+        evaluate: As `find_blocks` takes it.
+        cardinality: Number of values of each coordinate.
+        num_terms: Number of terms.
+        rng: Source of the points.
+    """
     size = len(cardinality)
     step = max(1, min(size, _CHUNK // max(num_terms, 1)))
     touched = [np.zeros(0, int) for _ in range(size)]

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from deepgen_ppl.blocks import differ
+from deepgen_ppl.blocks import differ, one_by_one
 from deepgen_ppl.checks import quote
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.factor_graph import Numbered
+from deepgen_ppl.touching import Touched, touched_by
 
 Evaluate = Callable[[Int[np.ndarray, "P D"]], Float[np.ndarray, "P T"]]
 
@@ -22,6 +23,15 @@ _WINDOWS = ((0,), (-1, 0), (0, 1), (-2, -1, 0), (-1, 0, 1), (-3, -2, -1, 0))
 
 _TESTS = 32
 """Random changes by which it is checked that terms depend on nothing else."""
+
+_MANY = 4
+"""Elements of sites above which it is tried which of them a term really touches."""
+
+_MOST_TRIED = 1 << 28
+"""Terms times coordinates up to which that is tried."""
+
+_ROUNDS = 4
+"""Times that it is tried until random changes find nothing more."""
 
 _MOST_ENTRIES = 1 << 22
 """Entries of one table of a term."""
@@ -84,6 +94,7 @@ class Tabulation:
         pieces: Where the tables stand in what comes out.
         constants: Terms that depend on no discrete latent.
         num_terms: Number T of terms.
+        lasting: Whether it stays true at other data and parameters: nothing was found by trying.
     """
 
     coordinates: Coordinates
@@ -91,6 +102,7 @@ class Tabulation:
     pieces: tuple[Piece, ...]
     constants: Int[np.ndarray, " c"]
     num_terms: int
+    lasting: bool = True
 
     def tables(self, evaluate: Evaluate) -> tuple[list[np.ndarray], Float[np.ndarray, " c"]]:
         """Return the tables of each piece, `(*cards, n)`, and the constant terms.
@@ -138,6 +150,7 @@ def tabulate(
     terms: Sequence[Term],
     evaluate: Evaluate,
     certain: bool = True,
+    fixed: bool = True,
     seed: int = 0,
 ) -> Tabulation:
     """Find out which coordinates each term depends on, and how to see its table.
@@ -146,7 +159,8 @@ def tabulate(
     on those near it along a sequence (an axis without plate that both have), and on all elements
     along other axes. That nothing else moves it is checked by random changes; where something
     does, more and more is taken in, in the end the whole site. So a table may be larger than need
-    be, never too small.
+    be, never too small. Where it would be large, as where elements are picked by index, each
+    coordinate is moved at random points to see which terms it changes, and that is checked again.
 
     Args:
         coordinates: The discrete latents.
@@ -155,6 +169,7 @@ def tabulate(
         evaluate: Coordinates to terms.
         certain: Whether the sites that terms depend on cannot have been missed: then there is
             nothing to check where sites have one element each.
+        fixed: Whether all else stays as it is, so that what is seen by trying stays true.
         seed: Seed of the changes.
 
     Raises:
@@ -167,7 +182,7 @@ def tabulate(
     scopes = _Scopes(coordinates, plates, terms)
     single = all(not place.shape for place in coordinates.places.values())
     if not (single and certain):
-        scopes.check(evaluate, np.random.default_rng(seed))
+        scopes.check(evaluate, np.random.default_rng(seed), fixed)
     bundles: list[np.ndarray] = []
     pieces: list[Piece] = []
     for members in _packed(terms, scopes):
@@ -182,7 +197,8 @@ def tabulate(
     if not bundles:
         bundles.append(np.zeros((1, coordinates.size), int))
     constant = np.concatenate(constants) if constants else np.zeros(0, int)
-    return Tabulation(coordinates, tuple(bundles), tuple(pieces), constant, num_terms)
+    lasting = not scopes.tried
+    return Tabulation(coordinates, tuple(bundles), tuple(pieces), constant, num_terms, lasting)
 
 
 class _Scopes:
@@ -200,6 +216,7 @@ class _Scopes:
     ) -> None:
         self.coordinates, self.plates, self.terms = coordinates, plates, terms
         self.ways = {(t.name, site): 0 for t in terms for site in t.depends}
+        self.tried: dict[tuple[str, str], Touched] = {}
         self.cardinality = coordinates.cardinality
         places = coordinates.places.items()
         self._most = {n: int(p.cardinality.max(initial=1)) for n, p in places}
@@ -231,6 +248,8 @@ class _Scopes:
 
         Beside them stands the colour of each: coordinates of one colour take one value together.
         """
+        if (known := self.tried.get((term.name, site))) is not None:
+            return known.coordinates, known.colours
         place = self.coordinates.places[site]
         index = np.indices(term.shape).reshape(len(term.shape), term.size)
         choices, colours, base = [], [], []
@@ -254,6 +273,8 @@ class _Scopes:
 
     def num_colours(self, term: Term, site: str) -> int:
         """Return how many values elements of a site take at once."""
+        if (known := self.tried.get((term.name, site))) is not None:
+            return known.count
         place = self.coordinates.places[site]
         axes = self.axes(term, site)
         return math.prod(
@@ -318,7 +339,7 @@ class _Scopes:
             columns, scopes = term.start + rows, coordinates[rows][:, kept]
             yield Piece(columns, scopes, runs.astype(np.int32), bundle)
 
-    def check(self, evaluate: Evaluate, rng: np.random.Generator) -> None:
+    def check(self, evaluate: Evaluate, rng: np.random.Generator, fixed: bool) -> None:
         """Take in more of the sites until random changes of all else leave terms as they are."""
         cards = self.cardinality
         start = rng.integers(0, cards, (_TESTS, len(cards)))
@@ -331,6 +352,40 @@ class _Scopes:
         for term in self.terms:
             if not self._holds(term, changed, moved):
                 self._widen(term, changed, moved)
+        large = [term for term in self.terms if self._num_told_apart(term) > _MANY]
+        if fixed and large and len(cards) * self._num_terms <= _MOST_TRIED:
+            self._try(large, evaluate, rng, changed, moved)
+
+    def _try(
+        self,
+        large: Sequence[Term],
+        evaluate: Evaluate,
+        rng: np.random.Generator,
+        changed: np.ndarray,
+        moved: np.ndarray,
+    ) -> None:
+        """Find which elements some terms touch, by moving each coordinate at random points."""
+        terms = [np.zeros(0, int) for _ in self.cardinality]
+        for _ in range(_ROUNDS):
+            more = one_by_one(lambda x, _: evaluate(x), self.cardinality, self._num_terms, rng)
+            terms = [np.union1d(one, other) for one, other in zip(terms, more, strict=True)]
+            for term in large:
+                for site in term.depends:
+                    place = self.coordinates.places[site]
+                    inside = range(place.start, place.start + place.size)
+                    elements = range(term.start, term.start + term.size)
+                    self.tried[term.name, site] = touched_by(terms, inside, elements)
+            large = [term for term in large if not self._holds(term, changed, moved)]
+            if not large:
+                return
+        for term in large:
+            for site in term.depends:
+                del self.tried[term.name, site]
+
+    def _num_told_apart(self, term: Term) -> int:
+        """Return how many elements of sites of several elements a term touches."""
+        several = [site for site in term.depends if self.coordinates.places[site].size > 1]
+        return sum(self.num_colours(term, site) for site in several)
 
     @property
     def _num_terms(self) -> int:

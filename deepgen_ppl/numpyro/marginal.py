@@ -40,7 +40,8 @@ def prepare(
         params: constrained parameters and mutable state.
         inputs: inputs at all rows.
         batch_size: rows it will be called with, None for all.
-        needed: False leaves it to the language's enumeration where that has dimensions enough.
+        needed: False leaves it to the language's enumeration where that has dimensions enough, and
+            takes the parameters for what they will be.
 
     Raises:
         ValueError: a latent has no finite support, or a term depends on too many of them.
@@ -62,7 +63,7 @@ def prepare(
     seen = program_.run(shown, inputs, params, random.key(0), stand_in=True)
     held = {n: seen[n]["value"] for n, s in program.latents.items() if not s.is_discrete}
     coordinates = read_coordinates(shown, {**params, **held}, inputs, "exact")
-    tables = Tables(shown, coordinates, params, inputs, held)
+    tables = Tables(shown, coordinates, params, inputs, held, fixed=not needed)
     plates = {name: program.sites[name].plates for name in coordinates.places}
     sources = sources_of(tables.tabulation, tables.terms, plates, program.data_plates)
     _PREPARED.setdefault(program, {})[size] = sources

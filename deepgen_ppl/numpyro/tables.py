@@ -46,6 +46,7 @@ class Tables:
         inputs: inputs at all rows.
         held: values of its continuous latents.
         integrated: sites among these whose own density integrates to one and is left out.
+        fixed: whether parameters and held values stay as they are.
 
     Raises:
         ValueError: something else depends on one of `integrated`.
@@ -63,19 +64,24 @@ class Tables:
         inputs: Inputs,
         held: Mapping[str, Array],
         integrated: Sequence[str] = (),
+        fixed: bool = True,
     ) -> None:
         self.program, self.coordinates, self.integrated = program, coordinates, integrated
         self.args = (dict(params), inputs, dict(held))
         self._width = 0
         kept = TABULATIONS.of(program.fn)
-        key = (fingerprint(program.fn), structure_of(self.args), places_key(coordinates))
+        own = (places_key(coordinates), tuple(integrated), fixed)
+        key = (fingerprint(program.fn), structure_of(self.args), own)
         if key not in kept:
             self.terms = self._read()
             plates = {name: program.sites[name].plates for name in coordinates.places}
-            kept[key] = self.terms, tabulate(coordinates, plates, self.terms, self.evaluate)
+            found = tabulate(coordinates, plates, self.terms, self.evaluate, fixed=fixed)
+            kept[key] = self.terms, found
             for old in list(kept)[:-_MOST_KEPT]:
                 del kept[old]
         self.terms, self.tabulation = kept[key]
+        if not self.tabulation.lasting:
+            del kept[key]
 
     def evaluate(self, x: Int[np.ndarray, "P D"]) -> Float[np.ndarray, "P T"]:
         """Return the terms at some coordinates, on the host."""

@@ -53,7 +53,8 @@ def prepare(
         params: constrained parameters.
         data: the full data, tensors.
         batch_size: rows it will be called with, None for all.
-        needed: False leaves it to the language's enumeration where there are few.
+        needed: False leaves it to the language's enumeration where there are few, and takes the
+            parameters for what they will be.
 
     Raises:
         ValueError: a latent has no finite support, or a term depends on too many of them.
@@ -74,7 +75,7 @@ def prepare(
     shown = program if size is None else _shortened(program, size)
     held = some_values(shown, params, batch, *around)
     coordinates = read_coordinates(shown, params, batch, "exact", *around)
-    tables = Tables(shown, coordinates, params, batch, held, *around)
+    tables = Tables(shown, coordinates, params, batch, held, *around, fixed=not needed)
     plates = {name: program.sites[name].plates for name in coordinates.places}
     sources = sources_of(tables.tabulation, tables.terms, plates, program.data_plates)
     program.notes[f"summed out at {size}"] = Prepared(tables, sources)

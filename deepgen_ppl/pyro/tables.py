@@ -38,6 +38,7 @@ class Tables:
         held: values of its continuous latents.
         *around: handlers that it runs under, the first outermost.
         integrated: sites among these whose own density integrates to one and is left out.
+        fixed: whether parameters and held values stay as they are.
 
     Raises:
         ValueError: something else depends on one of `integrated`.
@@ -56,13 +57,16 @@ class Tables:
         held: Mapping[str, Tensor],
         *around: Messenger,
         integrated: Sequence[str] = (),
+        fixed: bool = True,
     ) -> None:
         self.program, self.coordinates, self.integrated = program, coordinates, integrated
         self.args = (dict(params), tuple(data), dict(held), *around)
         self.supports = supports_of(coordinates)
         self.terms = self._read()
         plates = {name: program.sites[name].plates for name in coordinates.places}
-        self.tabulation = tabulate(coordinates, plates, self.terms, self.evaluate, certain=False)
+        self.tabulation = tabulate(
+            coordinates, plates, self.terms, self.evaluate, certain=False, fixed=fixed
+        )
 
     def evaluate(self, x: Int[np.ndarray, "P D"]) -> Float[np.ndarray, "P T"]:
         """Return the terms at some coordinates, on the host."""

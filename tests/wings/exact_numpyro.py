@@ -148,6 +148,29 @@ def subsampling(x):
         numpyro.sample("x", dist.Normal(MEANS[z], 1.0), obs=x[rows])
 
 
+def grouped(group, x):
+    """A state for each group, rows that pick theirs by index."""
+    with numpyro.plate("groups", 30):
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(2.0 * z[group], 1.0), obs=x)
+
+
+def field(size):
+    """A row of binary states, neighbours coupled in one statement."""
+    with numpyro.plate("sites", size):
+        z = 2.0 * numpyro.sample("z", dist.Bernoulli(0.5)) - 1.0
+    with numpyro.plate("edges", size - 1):
+        numpyro.factor("couplings", 0.7 * z[1:] * z[:-1])
+
+
+def entangled(x):
+    """Everything touches everything."""
+    with numpyro.plate("sites", 40):
+        z = numpyro.sample("z", dist.Bernoulli(0.5))
+    numpyro.sample("x", dist.Normal(z.sum(), 1.0), obs=x)
+
+
 def unlimited():
     """A latent without end."""
     numpyro.sample("count", dist.Poisson(2.0))

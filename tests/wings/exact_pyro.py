@@ -141,6 +141,29 @@ def subsampling(x):
         pyro.sample("x", dist.Normal(MEANS[z], 1.0), obs=x[rows])
 
 
+def grouped(group, x):
+    """A state for each group, rows that pick theirs by index."""
+    with pyro.plate("groups", 30):
+        z = pyro.sample("z", dist.Bernoulli(0.3))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(2.0 * z[group], 1.0), obs=x)
+
+
+def field(size):
+    """A row of binary states, neighbours coupled in one statement."""
+    with pyro.plate("sites", size):
+        z = 2.0 * pyro.sample("z", dist.Bernoulli(0.5)) - 1.0
+    with pyro.plate("edges", size - 1):
+        pyro.factor("couplings", 0.7 * z[1:] * z[:-1])
+
+
+def entangled(x):
+    """Everything touches everything."""
+    with pyro.plate("sites", 40):
+        z = pyro.sample("z", dist.Bernoulli(0.5))
+    pyro.sample("x", dist.Normal(z.sum(), 1.0), obs=x)
+
+
 def unlimited():
     """A latent without end."""
     pyro.sample("count", dist.Poisson(2.0))

@@ -199,6 +199,30 @@ def test_missing_measurements_are_left_out(exact: Any, programs: ModuleType) -> 
         exact(programs.downstream, x[0], seen[0])
 
 
+def test_elements_that_are_picked_by_index(exact: Any, programs: ModuleType) -> None:
+    """Rows touch the state of their own group alone, whatever their plates."""
+    group, x = np.arange(90) % 30, RNG.normal(size=90).astype("float32")
+    answer = exact(programs.grouped, group, x)
+    log = -((x[:, None] - 2.0 * np.arange(2)) ** 2) / 2 - np.log(2 * np.pi) / 2
+    joint = np.log([0.7, 0.3]) + log.reshape(3, 30, 2).sum(0)
+    total = logsumexp(joint, axis=1)
+    np.testing.assert_allclose(np.sum(answer.log_evidence), total.sum(), rtol=1e-5)
+    np.testing.assert_allclose(answer.marginals["z"], np.exp(joint - total[:, None]), **CLOSE)
+    assert answer.cost.width == 0
+
+
+def test_a_field_in_one_statement(exact: Any, programs: ModuleType) -> None:
+    """Couplings of neighbours, written as slices: a chain, whose sum is known."""
+    answer = exact(lambda: programs.field(40))
+    np.testing.assert_allclose(answer.log_evidence, 39 * np.log(np.cosh(0.7)), rtol=1e-5)
+    np.testing.assert_allclose(answer.marginals["z"], 0.5, **CLOSE)
+    pair = answer.joint("z[3]", "z[4]")
+    np.testing.assert_allclose(pair[0, 0] + pair[1, 1], 1 / (1 + np.exp(-1.4)), **CLOSE)
+    assert answer.cost.width == 1
+    with pytest.raises(ValueError, match=r"depends on many elements of 'z' at once|40 discrete"):
+        exact(programs.entangled, X[0])
+
+
 def test_counts(exact: Any, programs: ModuleType) -> None:
     answer = exact(programs.counted)
     prior = np.array([math.comb(3, k) * 0.4**k * 0.6 ** (3 - k) for k in range(4)])
