@@ -143,25 +143,30 @@ def element_log_probs(
         installed(program.params.values(), params) as answers,
     ):
         seen = program_.call(program, data, *around, answers, handlers.replay(latents)).sites
-    found = {}
-    for name, msg in seen.items():
-        if msg["infer"].get("_deterministic"):
-            continue
-        whole, fn = unobserved_name(name, program.sites), msg["fn"]
-        log_prob = _elements(fn if whole is None else unmasked(fn), msg)
-        batch = len(fn.batch_shape)
-        if whole is not None:
-            log_prob = _pinned(log_prob, msg, seen[f"{whole}_observed"])
-        elif isinstance(msg["mask"], Tensor):
-            mask = _widened(msg["mask"], log_prob.dim() - batch)
-            log_prob = torch.where(mask, log_prob, log_prob.new_zeros(()))
-        elif msg["mask"] is False:
-            log_prob = torch.zeros_like(log_prob)
-        if isinstance(msg["scale"], Tensor) or msg["scale"] != 1.0:
-            scale = torch.as_tensor(msg["scale"])
-            log_prob = log_prob * _widened(scale, log_prob.dim() - batch if scale.dim() else 0)
-        found[name] = log_prob
-    return found
+        return {
+            name: _log_prob(name, msg, seen, program)
+            for name, msg in seen.items()
+            if not msg["infer"].get("_deterministic")
+        }
+
+
+def _log_prob(
+    name: str, msg: Mapping[str, Any], seen: Mapping[str, Any], program: Program
+) -> Tensor:
+    whole, fn = unobserved_name(name, program.sites), msg["fn"]
+    log_prob = _elements(fn if whole is None else unmasked(fn), msg)
+    batch = len(fn.batch_shape)
+    if whole is not None:
+        log_prob = _pinned(log_prob, msg, seen[f"{whole}_observed"])
+    elif isinstance(msg["mask"], Tensor):
+        mask = _widened(msg["mask"], log_prob.dim() - batch)
+        log_prob = torch.where(mask, log_prob, log_prob.new_zeros(()))
+    elif msg["mask"] is False:
+        log_prob = torch.zeros_like(log_prob)
+    if isinstance(msg["scale"], Tensor) or msg["scale"] != 1.0:
+        scale = torch.as_tensor(msg["scale"])
+        log_prob = log_prob * _widened(scale, log_prob.dim() - batch if scale.dim() else 0)
+    return log_prob
 
 
 def _elements(fn: Any, msg: Mapping[str, Any]) -> Tensor:
