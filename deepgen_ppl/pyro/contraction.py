@@ -124,7 +124,7 @@ def _log_sum_exp(total: Tensor, top: Tensor) -> Tensor:
     that values and derivatives of all orders are finite.
     """
     mass = (total - top.clamp_min(torch.finfo(top.dtype).min)).exp().sum(0)
-    return (mass + (top == -torch.inf)).log()
+    return (mass + (1.0 - mass.detach()).clamp_min(0.0)).log()
 
 
 def _aligned(table: Tensor, axes: tuple[int, ...], rank: int) -> Tensor:

@@ -16,7 +16,7 @@ from deepgen_ppl.pyro import contraction
 Tables = Sequence[np.ndarray]
 """Log tables of each stack of a plan, `(*cards, G, M)`; M is 1 where the parts share them."""
 
-_CACHED = 1 << 21
+_CACHED = 1 << 23
 """Entries of tables that are summed out at once, about: enough to hide what calls cost."""
 
 _Chunk = Callable[[list[Tensor], Tensor], tuple[list[Tensor], list[Tensor]]]
