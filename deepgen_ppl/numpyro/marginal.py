@@ -47,6 +47,7 @@ def prepare(
         ValueError: a latent has no finite support, or a term depends on too many of them.
     """
     discrete = [name for name, site in program.latents.items() if site.is_discrete]
+    fixed = not needed
     # The languages' enumeration counts the observed elements of a masked site once for each state.
     needed = needed or any(unobserved_name(name, program.sites) for name in discrete)
     if not discrete or (not needed and len(discrete) <= MOST_ENUMERATED):
@@ -63,7 +64,7 @@ def prepare(
     seen = program_.run(shown, inputs, params, random.key(0), stand_in=True)
     held = {n: seen[n]["value"] for n, s in program.latents.items() if not s.is_discrete}
     coordinates = read_coordinates(shown, {**params, **held}, inputs, "exact")
-    tables = Tables(shown, coordinates, params, inputs, held, fixed=not needed)
+    tables = Tables(shown, coordinates, params, inputs, held, fixed=fixed)
     plates = {name: program.sites[name].plates for name in coordinates.places}
     sources = sources_of(tables.tabulation, tables.terms, plates, program.data_plates)
     _PREPARED.setdefault(program, {})[size] = sources

@@ -60,6 +60,7 @@ def prepare(
         ValueError: a latent has no finite support, or a term depends on too many of them.
     """
     discrete = [name for name, site in program.latents.items() if site.is_discrete]
+    fixed = not needed
     # The languages' enumeration counts the observed elements of a masked site once for each state.
     needed = needed or any(unobserved_name(name, program.sites) for name in discrete)
     if not discrete or (not needed and len(discrete) <= MOST_ENUMERATED):
@@ -75,7 +76,7 @@ def prepare(
     shown = program if size is None else _shortened(program, size)
     held = some_values(shown, params, batch, *around)
     coordinates = read_coordinates(shown, params, batch, "exact", *around)
-    tables = Tables(shown, coordinates, params, batch, held, *around, fixed=not needed)
+    tables = Tables(shown, coordinates, params, batch, held, *around, fixed=fixed)
     plates = {name: program.sites[name].plates for name in coordinates.places}
     sources = sources_of(tables.tabulation, tables.terms, plates, program.data_plates)
     program.notes[f"summed out at {size}"] = Prepared(tables, sources)
