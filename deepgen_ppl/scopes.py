@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from deepgen_ppl.blocks import differ, one_by_one
 from deepgen_ppl.checks import quote
@@ -222,6 +222,23 @@ class Scopes:
 
     def check(self, evaluate: Evaluate, rng: np.random.Generator, fixed: bool) -> None:
         """Take in more of the sites until random changes of all else leave terms as they are."""
+        changed, moved = self._changes(evaluate, rng)
+        for term in self.terms:
+            if not self._holds(term, changed, moved):
+                self._widen(term, changed, moved)
+        large = [term for term in self.terms if self._num_told_apart(term) > _MANY]
+        if fixed and large and len(self.cardinality) * self._num_terms <= _MOST_TRIED:
+            self._try(large, evaluate, rng, changed, moved)
+
+    def hold(self, evaluate: Evaluate, rng: np.random.Generator) -> bool:
+        """Tell whether random changes find nothing more at other data and parameters."""
+        changed, moved = self._changes(evaluate, rng)
+        return all(self._holds(term, changed, moved) for term in self.terms)
+
+    def _changes(
+        self, evaluate: Evaluate, rng: np.random.Generator
+    ) -> tuple[Bool[np.ndarray, "P T"], Bool[np.ndarray, "P D"]]:
+        """Return which terms change with random changes, and what was moved."""
         cards = self.cardinality
         start = rng.integers(0, cards, (_TESTS, len(cards)))
         share = rng.choice([0.5, 0.2, 0.05], (_TESTS, 1))
@@ -229,13 +246,7 @@ class Scopes:
         other = np.where(moved, rng.integers(0, cards, start.shape), start)
         seen = [np.concatenate([evaluate(rows) for rows in chunks_of(x, self._num_terms)])
                 for x in (start, other)]  # fmt: skip
-        changed, moved = differ(*seen), start != other
-        for term in self.terms:
-            if not self._holds(term, changed, moved):
-                self._widen(term, changed, moved)
-        large = [term for term in self.terms if self._num_told_apart(term) > _MANY]
-        if fixed and large and len(cards) * self._num_terms <= _MOST_TRIED:
-            self._try(large, evaluate, rng, changed, moved)
+        return differ(*seen), start != other
 
     def _try(
         self,

@@ -25,7 +25,7 @@ class Tabulation:
         pieces: Where the tables stand in what comes out.
         constants: Terms that depend on no discrete latent.
         num_terms: Number T of terms.
-        lasting: Whether it stays true at other data and parameters: nothing was found by trying.
+        scopes: What each term touches; None where it was not found out by looking at values.
     """
 
     coordinates: Coordinates
@@ -33,7 +33,19 @@ class Tabulation:
     pieces: tuple[Piece, ...]
     constants: Int[np.ndarray, " c"]
     num_terms: int
-    lasting: bool = True
+    scopes: Scopes | None = None
+
+    def holds(self, evaluate: Evaluate, seed: int = 0) -> bool:
+        """Tell whether it is true at other data and parameters too, of the same shapes.
+
+        Args:
+            evaluate: Coordinates to terms.
+            seed: Seed of the changes by which it is checked.
+        """
+        if self.scopes is None:
+            return True
+        tried = bool(self.scopes.tried)
+        return not tried and self.scopes.hold(evaluate, np.random.default_rng(seed))
 
     def tables(self, evaluate: Evaluate) -> tuple[list[np.ndarray], Float[np.ndarray, " c"]]:
         """Return the tables of each piece, `(*cards, n)`, and the constant terms.
@@ -128,8 +140,8 @@ def tabulate(
     if not bundles:
         bundles.append(np.zeros((1, coordinates.size), int))
     constant = np.concatenate(constants) if constants else np.zeros(0, int)
-    lasting = not scopes.tried
-    return Tabulation(coordinates, tuple(bundles), tuple(pieces), constant, num_terms, lasting)
+    looked = None if single and certain else scopes
+    return Tabulation(coordinates, tuple(bundles), tuple(pieces), constant, num_terms, looked)
 
 
 def _packed(terms: Sequence[Term], scopes: Scopes) -> list[list[Term]]:

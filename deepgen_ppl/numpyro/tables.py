@@ -72,16 +72,16 @@ class Tables:
         kept = TABULATIONS.of(program.fn)
         own = (places_key(coordinates), tuple(integrated), fixed)
         key = (fingerprint(program.fn), structure_of(self.args), own)
-        if key not in kept:
-            self.terms = self._read()
-            plates = {name: program.sites[name].plates for name in coordinates.places}
-            found = tabulate(coordinates, plates, self.terms, self.evaluate, fixed=fixed)
-            kept[key] = self.terms, found
-            for old in list(kept)[:-_MOST_KEPT]:
-                del kept[old]
-        self.terms, self.tabulation = kept[key]
-        if not self.tabulation.lasting:
-            del kept[key]
+        if key in kept:
+            self.terms, self.tabulation = kept[key]
+            if self.tabulation.holds(self.evaluate):  # what is touched may depend on data
+                return
+        self.terms = self._read()
+        plates = {name: program.sites[name].plates for name in coordinates.places}
+        self.tabulation = tabulate(coordinates, plates, self.terms, self.evaluate, fixed=fixed)
+        kept[key] = self.terms, self.tabulation
+        for old in list(kept)[:-_MOST_KEPT]:
+            del kept[old]
 
     def evaluate(self, x: Int[np.ndarray, "P D"]) -> Float[np.ndarray, "P T"]:
         """Return the terms at some coordinates, on the host."""
