@@ -202,3 +202,13 @@ def test_a_fit_of_em_is_saved_and_read_back(dg: ModuleType, tmp_path: Path) -> N
         np.testing.assert_array_equal(
             model.responsibilities(again, COUNTS), model.responsibilities(fit, COUNTS)
         )
+
+
+def test_exact_answers_are_the_responsibilities(dg: ModuleType) -> None:
+    model = dg.mixture("poisson", 2)
+    fit = dg.em(model, COUNTS, num_starts=1, **QUIET)
+    answer = dg.exact(model, COUNTS, params=fit)
+    found = np.asarray(answer.marginals["assignment"])
+    np.testing.assert_allclose(found, model.responsibilities(fit, COUNTS), atol=1e-4)
+    total = float(np.asarray(answer.log_evidence).sum())
+    assert abs(total / len(COUNTS) + fit.losses[-1]) < 1e-4
