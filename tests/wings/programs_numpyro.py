@@ -32,8 +32,12 @@ def log_marginal(model, *data) -> float:
     from numpyro.contrib.funsor import enum
     from numpyro.contrib.funsor import log_density as summed
 
-    with handlers.seed(rng_seed=0), enum(first_available_dim=-2):
-        return float(summed(model, data, {}, {})[0])
+    @jax.jit
+    def total(*data):
+        with handlers.seed(rng_seed=0), enum(first_available_dim=-2):
+            return summed(model, data, {}, {})[0]
+
+    return float(total(*data))
 
 
 def table(value: Array) -> np.ndarray:
