@@ -271,8 +271,9 @@ def check_discrete(kernel: str, discrete: Sequence[str], latents: Sequence[str])
         ValueError: naming the kernels that fit.
     """
     if not discrete:
+        does = "sums over" if kernel == "exact" else "moves"
         raise ValueError(
-            f"kernel='{kernel}' moves discrete latent sites and the model has none (its latent "
+            f"{_called(kernel)} {does} discrete latent sites and the model has none (its latent "
             f"sites: {quote(latents) or 'none'}). Continuous latents alone are drawn by "
             "kernel='nuts' or 'chees'."
         )
@@ -316,7 +317,7 @@ def check_supports(kernel: str, endless: Sequence[str], moving: Sequence[str]) -
     Raises:
         ValueError: naming them.
     """
-    asked = kernel if "=" in kernel else f"kernel='{kernel}'"
+    asked = _called(kernel)
     if endless:
         raise ValueError(
             f"{asked} lists the values of every discrete latent, and {quote(endless)} "
@@ -328,6 +329,11 @@ def check_supports(kernel: str, endless: Sequence[str], moving: Sequence[str]) -
             f"{asked}: the support of {quote(moving)} depends on other latents. Give it "
             "one support and let its probabilities be zero outside."
         )
+
+
+def _called(kernel: str) -> str:
+    """Return how a user calls what lists values: `exact`, an option, or a kernel."""
+    return kernel if kernel == "exact" or "=" in kernel else f"kernel='{kernel}'"
 
 
 def check_scan(scan: object) -> None:
