@@ -37,6 +37,7 @@ ON_NEWER_VERSIONS = (  # what JAX and ArviZ can change: traces, compilation, Dat
     "tests/wings/test_samplers.py::test_diagnosis_is_that_of_many_chains",
     "tests/wings/test_evidence_estimators.py::test_evidence_stands_in_the_tree_and_the_diagnosis",
 )
+NUMPYRO_PARTS = 3  # processes: what is compiled takes memory maps, of which each has a bound
 TIME_LIMIT = 3000  # seconds of one command
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5")
 
@@ -121,13 +122,15 @@ def newest_arviz() -> Leg:
 def all_legs() -> dict[str, Leg]:
     """Every leg by name, the longest first, so that two workers end together."""
     files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests/wings").glob("test_*.py"))
-    middle = len(files) // 2
-    halves = files[:middle], [*files[middle:], *tests_in(*PER_WING[1:])]
+    parts = [files[i::NUMPYRO_PARTS] for i in range(NUMPYRO_PARTS)]
+    parts[-1] += tests_in(*PER_WING[1:])
     legs = [
         newest_arviz(),
         wing_leg("pyro", "pyro", *tests_in(*PER_WING), "--wing", "pyro"),
-        wing_leg("numpyro", "numpyro", *halves[0], "--wing", "numpyro"),
-        wing_leg("numpyro, second half", "numpyro", *halves[1], "--wing", "numpyro"),
+        *(
+            wing_leg(f"numpyro, part {i}", "numpyro", *part, "--wing", "numpyro")
+            for i, part in enumerate(parts, 1)
+        ),
         examples(),
         pytest("documented code", "tests/test_docs.py"),
         pytest("hall", *tests_in("tests/hall"), "tests/test_imports.py", "tests/test_surface.py"),
