@@ -20,6 +20,9 @@ _KEPT = 1 << 26
 
 _LEAST_CHUNK, _MOST_CHUNK = 8, 1024
 
+_LONG_CHUNK = 128
+"""Parts from which more at once pay for small tables only."""
+
 
 class Slot(NamedTuple):
     """One input of a step: elements of an array, each with the axes of a table.
@@ -142,6 +145,7 @@ def chunk_of(plan: Plan, num_parts: int, cached: int = _CACHED) -> int:
             entries += math.prod(one.cards) * one.variables.shape[-1]
             kept += math.prod(one.cards) * one.variables.size
     size = min(cached // max(entries, 1), _KEPT // max(kept, 1))
+    size = min(size, max(_LONG_CHUNK, cached // (8 * max(entries, 1))))
     size = 1 << max(size.bit_length() - 1, 0)
     return min(max(size, _LEAST_CHUNK), _MOST_CHUNK, num_parts)
 
