@@ -102,7 +102,6 @@ def stacks_of(
         findings: The evidence.
         kept: The graph's variables in the numbering of the evidence.
     """
-    starts = np.cumsum([0, *(len(scopes) for scopes in graph.scopes)])
     found = []
     rows = findings.num_rows
     for stack in group.plan.stacks:
@@ -110,9 +109,8 @@ def stacks_of(
             coordinates = kept[group.variables[:, stack.members].T]  # G, parts
             table = findings.log_likelihood(coordinates, stack.cards[0])
         else:
-            numbers = group.factors[:, stack.members].T
-            block = int(np.searchsorted(starts, numbers.flat[0], side="right")) - 1
-            table = (graph.tables or ())[block][..., numbers - starts[block], :]
+            block, at = graph.placed(group.factors[:, stack.members].T)
+            table = (graph.tables or ())[block][..., at, :]
             if len(group.factors) > 1 and (table == table[..., :1, :]).all():
                 table = table[..., :1, :]
         parts, width = table.shape[-2:]

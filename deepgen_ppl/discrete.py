@@ -104,6 +104,12 @@ class Coordinates(NamedTuple):
         return max(place.support.shape[1] for place in self.places.values())
 
     @property
+    def key(self) -> tuple[Any, ...]:
+        """What code that reads coordinates depends on."""
+        places = self.places.items()
+        return tuple((n, p.start, p.shape, p.support.tobytes(), p.support.shape) for n, p in places)
+
+    @property
     def groups(self) -> list[Int[np.ndarray, " n"]]:
         """The coordinates of each site."""
         return [np.arange(p.start, p.start + p.size) for p in self.places.values()]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from deepgen_ppl.bayes_net import BayesNet
 from deepgen_ppl.checks import quote
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.exact_sums import Subject
 from deepgen_ppl.factor_graph import FactorGraph
-from deepgen_ppl.tabulation import Tabulation, Term
+from deepgen_ppl.tabulation import Tabulation, Term, row_numbers
 
 
 def graph_of(model: Any, data: Sequence[Any], params: Any, kwargs: Any) -> FactorGraph | None:
@@ -82,28 +83,24 @@ def of_program(
         graph,
         base,
         rows=None if rows is None else rows.coordinates,
-        row_dim=None if rows is None else rows.plate,
         names=names,
         about=about,
         has_data=has_data,
     )
 
 
-class Rows:
+class Rows(NamedTuple):
     """The row of the data plate that each coordinate and each constant term belongs to.
 
     Attributes:
-        plate: The plate's name.
         count: Number of rows.
         coordinates: Row of each coordinate.
         constants: Row of each constant term.
     """
 
-    def __init__(
-        self, plate: str, count: int, coordinates: np.ndarray, constants: np.ndarray
-    ) -> None:
-        self.plate, self.count = plate, count
-        self.coordinates, self.constants = coordinates, constants
+    count: int
+    coordinates: Int[np.ndarray, " D"]
+    constants: Int[np.ndarray, " c"]
 
 
 def rows_of(
@@ -122,25 +119,13 @@ def rows_of(
     """
     if not data_plates:
         return None
-    own = np.full(tabulation.num_terms, -1)
-    count = 0
-    for term in terms:
-        axes = [i for i, name in enumerate(term.plates) if name in data_plates]
-        if not axes:
-            return None
-        own[term.columns] = np.indices(term.shape)[axes[0]].reshape(-1)
-        count = max(count, term.shape[axes[0]])
-    found = np.full(tabulation.coordinates.size, -1)
-    for site, place in tabulation.coordinates.places.items():
-        axes = [i for i, name in enumerate(plates[site]) if name in data_plates]
-        if not axes:
-            return None
-        index = np.indices(place.shape)[axes[0]].reshape(-1)
-        found[place.start : place.start + place.size] = index
+    own, found = row_numbers(tabulation, terms, plates, data_plates)
+    if (own < 0).any() or (found < 0).any():
+        return None
     for piece in tabulation.pieces:
         if (found[piece.scopes] != own[piece.columns][:, None]).any():
             return None
-    return Rows(data_plates[0], count, found, own[tabulation.constants])
+    return Rows(int(own.max(initial=-1)) + 1, found, own[tabulation.constants])
 
 
 def held(

@@ -65,7 +65,6 @@ class Subject:
         rows: Row of the data plate of each coordinate, None where rows are not apart.
         names: Names that users know sites by, where these differ.
         labels: Names of the states of sites that have some.
-        row_dim: Name of the data plate where rows are apart.
         about: Makes further fields of a `Posterior` of its draws.
         has_data: Whether it has data of its own beside the evidence.
     """
@@ -76,7 +75,6 @@ class Subject:
     rows: Int[np.ndarray, " D"] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    row_dim: str | None = None
     about: Callable[[], Mapping[str, Any]] = dict
     has_data: bool = False
 

@@ -157,6 +157,16 @@ class Numbered(NamedTuple):
         numbers = [np.array(ids) for ids in blocks.values()]
         return cls(np.asarray(cards), tuple(scopes), tuple(tables), tuple(numbers))
 
+    def placed(self, numbers: Int[np.ndarray, "*n"]) -> tuple[int, Int[np.ndarray, "*n"]]:
+        """Return the block of factors of one shape, and their places in it.
+
+        Args:
+            numbers: Numbers of factors through the blocks.
+        """
+        starts = np.cumsum([0, *(len(scopes) for scopes in self.scopes)])
+        block = int(np.searchsorted(starts, numbers.flat[0], side="right")) - 1
+        return block, numbers - starts[block]
+
     def groups(self, seconds: float = 1.0, plans: dict | None = None) -> list[Group]:
         """Return the connected parts and how they are summed out; see `groups_of`.
 

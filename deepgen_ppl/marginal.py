@@ -11,7 +11,7 @@ from jaxtyping import Int
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.exact_sums import planned
 from deepgen_ppl.plans import Plan
-from deepgen_ppl.tabulation import Tabulation, Term
+from deepgen_ppl.tabulation import Tabulation, Term, row_numbers
 
 _MOST_NUMBERS = 1 << 27
 """Terms that are held at once, at all states together."""
@@ -86,8 +86,7 @@ def sources_of(
         starts[piece.bundle] + piece.runs * width + piece.columns for piece in tabulation.pieces
     ]
     graph = tabulation.numbered(places)
-    firsts = np.cumsum([0, *(len(scopes) for scopes in graph.scopes)])
-    own, inside = _rows(tabulation, terms, plates, data_plates)
+    own, inside = row_numbers(tabulation, terms, plates, data_plates)
     parts, joins = [], None
     for group in planned(graph):
         tables: list[tuple[np.ndarray, bool]] = []
@@ -98,8 +97,8 @@ def sources_of(
                 tables.append((zeros, True))
                 continue
             numbers = group.factors[:, stack.members].T
-            block = int(np.searchsorted(firsts, numbers.flat[0], side="right")) - 1
-            table = (graph.tables or ())[block][..., numbers - firsts[block]]
+            block, at = graph.placed(numbers)
+            table = (graph.tables or ())[block][..., at]
             tables.append((table.astype(np.int32), False))
             columns = table.reshape(-1, *numbers.shape)[0].T % width  # parts, members
             strange = columns[own[columns] != rows[:, :1]]
@@ -118,29 +117,6 @@ def sources_of(
         int(max(own.max(initial=-1), inside.max(initial=-1))) + 1,
         joins,
     )
-
-
-def _rows(
-    tabulation: Tabulation,
-    terms: Sequence[Term],
-    plates: Mapping[str, tuple[str | None, ...]],
-    data_plates: Sequence[str],
-) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " D"]]:
-    """Return the row of each term and of each coordinate, -1 for none."""
-    own, inside = np.full(tabulation.num_terms, -1), np.full(tabulation.coordinates.size, -1)
-    for term in terms:
-        own[term.columns] = _row(term.shape, term.plates, data_plates)
-    for site, place in tabulation.coordinates.places.items():
-        index = _row(place.shape, plates[site], data_plates)
-        inside[place.start : place.start + place.size] = index
-    return own, inside
-
-
-def _row(
-    shape: tuple[int, ...], plates: Sequence[str | None], data_plates: Sequence[str]
-) -> Int[np.ndarray, " n"] | int:
-    axes = [i for i, name in enumerate(plates) if name in data_plates]
-    return np.indices(shape)[axes[0]].reshape(-1) if axes else -1
 
 
 def _site(terms: Sequence[Term], column: int) -> str:

@@ -157,6 +157,36 @@ def _packed(terms: Sequence[Term], scopes: Scopes) -> list[list[Term]]:
     return [members for _, members in bins]
 
 
+def row_numbers(
+    tabulation: Tabulation,
+    terms: Sequence[Term],
+    plates: Mapping[str, tuple[str | None, ...]],
+    data_plates: Sequence[str],
+) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " D"]]:
+    """Return the row of the data of each term and of each coordinate, -1 for none.
+
+    Args:
+        tabulation: How the program is tabulated.
+        terms: Its terms.
+        plates: Plate of each axis of each latent site.
+        data_plates: Plates that follow the data.
+    """
+    own, inside = np.full(tabulation.num_terms, -1), np.full(tabulation.coordinates.size, -1)
+    for term in terms:
+        own[term.columns] = _row(term.shape, term.plates, data_plates)
+    for site, place in tabulation.coordinates.places.items():
+        index = _row(place.shape, plates[site], data_plates)
+        inside[place.start : place.start + place.size] = index
+    return own, inside
+
+
+def _row(
+    shape: tuple[int, ...], plates: Sequence[str | None], data_plates: Sequence[str]
+) -> Int[np.ndarray, " n"] | int:
+    axes = [i for i, name in enumerate(plates) if name in data_plates]
+    return np.indices(shape)[axes[0]].reshape(-1) if axes else -1
+
+
 def unobserved_name(site: str, sites: Mapping[str, object]) -> str | None:
     """Return the name that a site with missing elements has in the program, None for other sites.
 

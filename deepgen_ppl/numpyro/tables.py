@@ -70,7 +70,7 @@ class Tables:
         self.args = (dict(params), inputs, dict(held))
         self._width = 0
         kept = TABULATIONS.of(program.fn)
-        own = (places_key(coordinates), tuple(integrated), fixed)
+        own = (coordinates.key, tuple(integrated), fixed)
         key = (fingerprint(program.fn), structure_of(self.args), own)
         if key in kept:
             self.terms, self.tabulation = kept[key]
@@ -96,7 +96,7 @@ class Tables:
         for first in range(0, len(x), width):
             rows = np.minimum(np.arange(first, first + width), len(x) - 1)
             call = (self.args, jnp.asarray(x[rows].astype(np.int32)))
-            static = (places_key(self.coordinates), tuple(self.integrated), width)
+            static = (self.coordinates.key, tuple(self.integrated), width)
             once = num_terms * width < _FEW_NUMBERS
             run = compiled(self.program.fn, "tables", batch, *call, static=static, once=once)
             found.append(np.asarray(run(*call), float)[: len(x) - first])
@@ -184,9 +184,3 @@ def _pinned(log_prob: Array, missing: dict, observed: dict) -> Array:
     mask = jnp.asarray(fn._mask)
     mask = mask.reshape(*mask.shape, *(1,) * (log_prob.ndim - mask.ndim if mask.ndim else 0))
     return jnp.where(mask, jnp.where(same, 0.0, -jnp.inf), log_prob)
-
-
-def places_key(coordinates: Coordinates) -> tuple:
-    """Return what code that reads coordinates depends on."""
-    places = coordinates.places.items()
-    return tuple((n, p.start, p.shape, p.support.tobytes(), p.support.shape) for n, p in places)

@@ -100,8 +100,7 @@ class Sweeps:
     @property
     def static(self) -> Any:
         """What compiled code depends on beside the program, its shapes and the kernel's options."""
-        places = self.coordinates.places.items()
-        return tuple((n, p.start, p.shape, p.support.tobytes(), p.support.shape) for n, p in places)
+        return self.coordinates.key
 
     def view(self, args: tuple[Any, Inputs]) -> Discrete:
         """Return the discrete view of the model; parameters and inputs may be traced."""
