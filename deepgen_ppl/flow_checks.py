@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-ACTIVATIONS = ("relu", "tanh", "silu", "elu", "softplus")
+ACTIVATIONS = ("relu", "tanh", "silu", "elu", "softplus", "sigmoid")
 _SHOWN = 8
 
 

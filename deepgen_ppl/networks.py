@@ -88,7 +88,9 @@ def groups(features: int, hidden: Sequence[int], context: int = 0) -> tuple[np.n
     return tuple(first + np.arange(units) * number // units for units in hidden)
 
 
-def masks(features: int, hidden: Sequence[int], outputs: int, context: int = 0) -> list[np.ndarray]:
+def masks(
+    features: int, hidden: Sequence[int], outputs: int, context: int = 0, inputs: int = 1
+) -> list[np.ndarray]:
     """Return the mask of each layer of an autoregressive network, of ones and zeros.
 
     Args:
@@ -96,12 +98,14 @@ def masks(features: int, hidden: Sequence[int], outputs: int, context: int = 0) 
         hidden: units of each hidden layer.
         outputs: outputs of each feature; output p of feature i is number p * features + i.
         context: number of context features.
+        inputs: inputs of each feature; input e of feature i is number i * inputs + e.
 
     Example:
         >>> masks(2, (), 1)[0].tolist()
         [[0.0, 1.0], [0.0, 0.0]]
     """
-    units = [np.arange(1, features + 1), *groups(features, hidden, context)]
+    first = np.repeat(np.arange(1, features + 1), inputs)
+    units = [first, *groups(features, hidden, context)]
     last = np.tile(np.arange(features), outputs)
     units.append(last)
     return [(a[:, None] <= b[None, :]).astype(float) for a, b in pairwise(units)]

@@ -32,8 +32,12 @@ ONE_WING_ONLY_FILES: dict[str, set[str]] = {
 }
 OTHER_DEFAULTS: dict[str, set[str]] = {"Fit": {"compiled", "reason"}}
 ONE_WING_ONLY_MEMBERS = {"traceable"}
-ROOMS = ("flows",)  # public rooms of a wing, with public names of their own
-ROOMS_APART = {"FlowDistribution", "Layer"}  # made by the language's own base class
+ROOMS = ("autoregressive", "flows")  # public rooms of a wing, with public names of their own
+ROOMS_APART = {
+    "Autoregressive",
+    "FlowDistribution",
+    "Layer",
+}  # made by the language's own base class
 
 
 def wing(name: str):

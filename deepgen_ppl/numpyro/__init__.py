@@ -47,6 +47,7 @@ from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.numpyro.kernels.rwm import RWM
 from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.numpyro.objectives import ELBO, IWAE, ExactMarginal, Renyi
+from deepgen_ppl.numpyro.programs import autoregressive
 from deepgen_ppl.numpyro.programs.bayes_net import bayes_net
 from deepgen_ppl.numpyro.programs.classifiers import (
     logistic_regression,
@@ -86,6 +87,7 @@ __all__ = [
     "Progress",
     "Renyi",
     "ais",
+    "autoregressive",
     "bayes_net",
     "bridge",
     "check_flow",

@@ -18,6 +18,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "elu": jax.nn.elu,
     "softplus": jax.nn.softplus,
+    "sigmoid": jax.nn.sigmoid,
 }
 
 
@@ -33,7 +34,7 @@ class MLP(eqx.Module):
         outputs: number of outputs.
         hidden: units of each hidden layer.
         context: number of context features.
-        activation: "relu", "tanh", "silu", "elu" or "softplus".
+        activation: "relu", "tanh", "silu", "elu", "softplus" or "sigmoid".
         zero: whether the last layer is zero at first.
         seed: seed of the initial weights, or a NumPy generator.
 
@@ -91,6 +92,7 @@ class MaskedMLP(eqx.Module):
         hidden: units of each hidden layer.
         context: number of context features.
         activation: as of `MLP`.
+        inputs: numbers that each feature is given by, side by side.
         seed: seed of the initial weights, or a NumPy generator; the last layer is zero.
 
     References:
@@ -111,6 +113,7 @@ class MaskedMLP(eqx.Module):
     hidden: tuple[int, ...] = eqx.field(static=True)
     context: int = eqx.field(static=True)
     activation: str = eqx.field(static=True)
+    inputs: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -120,27 +123,30 @@ class MaskedMLP(eqx.Module):
         context: int = 0,
         *,
         activation: str = "relu",
+        inputs: int = 1,
         seed: int | np.random.Generator = 0,
     ) -> None:
         flow_checks.sizes(features, context, hidden)
         flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
         rng = np.random.default_rng(seed)
-        drawn = networks.initial_weights(rng, features, features * outputs, hidden, context)
+        sizes = features * inputs, features * outputs, hidden, context
+        drawn = networks.initial_weights(rng, *sizes)
         self.weights = tuple(jnp.asarray(w, float) for w in drawn.weights)
         self.biases = tuple(jnp.asarray(b, float) for b in drawn.biases)
         found = drawn.from_context
         self.from_context = None if found is None else jnp.asarray(found, float)
         self.features, self.outputs, self.hidden = features, outputs, tuple(hidden)
-        self.context, self.activation = context, activation
+        self.context, self.activation, self.inputs = context, activation, inputs
 
     @property
     def masked(self) -> tuple[Array, ...]:
         """The weights of each layer, those that see too much set to zero."""
-        masks = networks.masks(self.features, self.hidden, self.outputs, self.context)
+        sizes = self.features, self.hidden, self.outputs, self.context, self.inputs
+        masks = networks.masks(*sizes)
         return tuple(w * m.astype(w.dtype) for w, m in zip(self.weights, masks, strict=True))
 
     def __call__(
-        self, x: Float[Array, "*batch features"], context: Float[Array, "*#batch context"] | None
+        self, x: Float[Array, "*batch inputs"], context: Float[Array, "*#batch context"] | None
     ) -> Float[Array, "*batch outputs features"]:
         """Return the outputs of each feature."""
         y = forward(self, self.masked, x, context)

@@ -47,6 +47,7 @@ from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, ExactMarginal, Renyi
+from deepgen_ppl.pyro.programs import autoregressive
 from deepgen_ppl.pyro.programs.bayes_net import bayes_net
 from deepgen_ppl.pyro.programs.classifiers import (
     logistic_regression,
@@ -86,6 +87,7 @@ __all__ = [
     "Progress",
     "Renyi",
     "ais",
+    "autoregressive",
     "bayes_net",
     "bridge",
     "check_flow",

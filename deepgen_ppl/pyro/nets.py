@@ -18,6 +18,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "elu": functional.elu,
     "softplus": functional.softplus,
+    "sigmoid": torch.sigmoid,
 }
 
 
@@ -38,7 +39,7 @@ class MLP(nn.Module):
         outputs: number of outputs.
         hidden: units of each hidden layer.
         context: number of context features.
-        activation: "relu", "tanh", "silu", "elu" or "softplus".
+        activation: "relu", "tanh", "silu", "elu", "softplus" or "sigmoid".
         zero: whether the last layer is zero at first.
         seed: seed of the initial weights, or a NumPy generator.
 
@@ -92,6 +93,7 @@ class MaskedMLP(nn.Module):
         hidden: units of each hidden layer.
         context: number of context features.
         activation: as of `MLP`.
+        inputs: numbers that each feature is given by, side by side.
         seed: seed of the initial weights, or a NumPy generator; the last layer is zero.
 
     References:
@@ -112,20 +114,23 @@ class MaskedMLP(nn.Module):
         context: int = 0,
         *,
         activation: str = "relu",
+        inputs: int = 1,
         seed: int | np.random.Generator = 0,
     ) -> None:
         super().__init__()
         flow_checks.sizes(features, context, hidden)
         flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
         rng = np.random.default_rng(seed)
-        drawn = networks.initial_weights(rng, features, features * outputs, hidden, context)
+        sizes = features * inputs, features * outputs, hidden, context
+        drawn = networks.initial_weights(rng, *sizes)
         self.weights = nn.ParameterList(map(as_parameter, drawn.weights))
         self.biases = nn.ParameterList(map(as_parameter, drawn.biases))
         found = drawn.from_context
         self.from_context = None if found is None else as_parameter(found)
         self.features, self.outputs, self.hidden = features, outputs, tuple(hidden)
-        self.context, self.activation = context, activation
-        for number, mask in enumerate(networks.masks(features, hidden, outputs, context)):
+        self.context, self.activation, self.inputs = context, activation, inputs
+        masks = networks.masks(features, hidden, outputs, context, inputs)
+        for number, mask in enumerate(masks):
             self.register_buffer(f"mask_{number}", torch.tensor(mask, dtype=torch.bool), False)
 
     @property
@@ -134,7 +139,7 @@ class MaskedMLP(nn.Module):
         return tuple(w * self.get_buffer(f"mask_{i}") for i, w in enumerate(self.weights))
 
     def forward(
-        self, x: Float[Tensor, "*batch features"], context: Float[Tensor, "*#batch context"] | None
+        self, x: Float[Tensor, "*batch inputs"], context: Float[Tensor, "*#batch context"] | None
     ) -> Float[Tensor, "*batch outputs features"]:
         """Return the outputs of each feature."""
         y = forward(self, self.masked, x, context)

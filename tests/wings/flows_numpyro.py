@@ -34,7 +34,8 @@ def double(wanted: bool = True) -> Iterator[None]:
 
 def _names(path: Any, leaf: Any) -> list[str]:
     """The names that the other wing gives to a leaf, one for each of the layers of a stack."""
-    name = jax.tree_util.keystr(path).replace("[", ".").replace("]", "").removeprefix(".")
+    name = jax.tree_util.keystr(path).translate({ord("["): ".", ord("]"): None, ord("'"): None})
+    name = name.removeprefix(".")
     if "stacked" not in name:
         return [name]
     return [name.replace("stacked", f"layers.{i}", 1) for i in range(len(leaf))]
