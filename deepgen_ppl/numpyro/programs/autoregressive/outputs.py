@@ -66,8 +66,8 @@ class Bernoulli(Output):
     r"""A bit, 0 or 1, of one parameter: its log odds.
 
     Example:
-        >>> Bernoulli().log_prob(jnp.zeros(1), jnp.array(1)).round(2).item()
-        -0.69...
+        >>> round(Bernoulli().log_prob(jnp.zeros(1), jnp.array(1)).item(), 4)
+        -0.6931
     """
 
     size = 1
@@ -100,8 +100,8 @@ class Categorical(Output):
         ValueError: fewer than two.
 
     Example:
-        >>> Categorical(4).log_prob(jnp.zeros(4), jnp.array(2)).round(2).item()
-        -1.38...
+        >>> round(Categorical(4).log_prob(jnp.zeros(4), jnp.array(2)).item(), 4)
+        -1.3863
     """
 
     number: int
@@ -162,8 +162,8 @@ class GaussianMixture(Output):
         https://arxiv.org/abs/1805.08498
 
     Example:
-        >>> GaussianMixture(1).log_prob(jnp.zeros(3), jnp.array(0.0)).round(2).item()
-        -0.91...
+        >>> round(GaussianMixture(1).log_prob(jnp.zeros(3), jnp.array(0.0)).item(), 1)
+        -0.9
     """
 
     components: int = 5
