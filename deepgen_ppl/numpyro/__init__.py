@@ -35,6 +35,7 @@ from deepgen_ppl.numpyro.infer.exact import exact
 from deepgen_ppl.numpyro.infer.fit import Fit, load_fit
 from deepgen_ppl.numpyro.infer.importance import importance
 from deepgen_ppl.numpyro.infer.learning import learn_bayes_net
+from deepgen_ppl.numpyro.infer.log_z import log_z, log_z_bounds
 from deepgen_ppl.numpyro.infer.mcmc import mcmc
 from deepgen_ppl.numpyro.infer.predict import predict
 from deepgen_ppl.numpyro.infer.sbc import sbc
@@ -54,6 +55,7 @@ from deepgen_ppl.numpyro.programs.classifiers import (
     naive_bayes,
     neural_classifier,
 )
+from deepgen_ppl.numpyro.programs.energy.rbm import RBM
 from deepgen_ppl.numpyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.numpyro.programs.mixture import mixture
 from deepgen_ppl.ranking import rank_by_evidence
@@ -63,6 +65,7 @@ __all__ = [
     "ELBO",
     "IWAE",
     "MALA",
+    "RBM",
     "RWM",
     "BayesNet",
     "Bound",
@@ -100,6 +103,8 @@ __all__ = [
     "importance",
     "learn_bayes_net",
     "load_fit",
+    "log_z",
+    "log_z_bounds",
     "logistic_regression",
     "markov_chain",
     "mcmc",

@@ -1,0 +1,1 @@
+"""Ready energies: unnormalised densities that can be trained, sampled and normalised."""

@@ -1,0 +1,193 @@
+"""What every ready energy can do: compare, normalise once log Z is known, stand in a program."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, ClassVar, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, Int
+from numpyro.contrib.module import eqx_module
+
+from deepgen_ppl import energies
+from deepgen_ppl.evidence import Evidence
+from deepgen_ppl.flow_checks import whole
+from deepgen_ppl.numpyro.data import as_key
+
+
+class Energy(eqx.Module):
+    r"""A density known up to its normaliser Z, over values of a shape.
+
+    \[ p(x) = p^*(x) / Z, \qquad \log p^*(x) = -E(x) \]
+
+    Everything that compares values works at once; `log_prob` needs log Z. Called with nothing it
+    gives NumPyro's own `Distribution`. A kind of energy says what `event_shape`, `base` and
+    `unnormalised_log_prob` are.
+    """
+
+    log_z: eqx.AbstractVar[Evidence | None]
+
+    @property
+    @abstractmethod
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one value."""
+
+    @abstractmethod
+    def base(self) -> Any:
+        """Return the distribution that values have in `model` before the energy counts."""
+
+    @abstractmethod
+    def unnormalised_log_prob(self, x: Float[Array, "*batch *event"]) -> Float[Array, "*batch"]:
+        """Return minus the energy, the log density but for log Z.
+
+        Args:
+            x: values.
+        """
+
+    def log_prob(self, x: Float[Array, "*batch *event"]) -> Float[Array, "*batch"]:
+        """Return the log density.
+
+        Args:
+            x: values.
+
+        Raises:
+            ValueError: log Z is not known; see `with_log_z`.
+        """
+        found = energies.need_log_z(type(self).__name__, self.log_z)
+        return self.unnormalised_log_prob(x) - found.log_evidence
+
+    def log_prob_limits(
+        self, x: Float[Array, "*batch *event"]
+    ) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
+        """Return one-sided 95% limits of the log density, below and above, as log Z has them.
+
+        Args:
+            x: values.
+
+        Raises:
+            ValueError: log Z is not known; see `with_log_z`.
+        """
+        found = energies.need_log_z(type(self).__name__, self.log_z)
+        return energies.limits(np.asarray(self.unnormalised_log_prob(x)), found)
+
+    def with_log_z(self, log_z: Evidence | float) -> Self:
+        """Return a copy that knows its log Z, with its standard error and limits.
+
+        It is the log Z of the parameters as they are: whoever changes them has to find it anew.
+
+        Args:
+            log_z: what `dg.log_z` returns, or a number.
+
+        Raises:
+            TypeError: it is neither. ValueError: it is not finite.
+        """
+        return replaced(self, log_z=energies.as_log_z(log_z))
+
+    def log_ratio(
+        self, x: Float[Array, "*batch *event"], y: Float[Array, "*batch *event"]
+    ) -> Float[Array, "*batch"]:
+        r"""Return \(\log p(x) - \log p(y)\), which needs no log Z.
+
+        Args:
+            x: values.
+            y: other values.
+        """
+        return self.unnormalised_log_prob(x) - self.unnormalised_log_prob(y)
+
+    def rank(self, x: Float[Array, "N ..."]) -> Int[np.ndarray, " N"]:
+        """Return the rows in the order of their density, the least probable (anomalies) first.
+
+        Args:
+            x: rows.
+        """
+        return energies.ranked(np.asarray(self.unnormalised_log_prob(x)))
+
+    def __call__(self) -> EnergyDistribution:
+        """Return the native distribution."""
+        return EnergyDistribution(self)
+
+    @property
+    def model(self) -> Callable[..., None]:
+        """The native program of rows: site "x" of the base in plate "data", a factor beside it."""
+
+        def model(x: Array | None = None) -> None:
+            run(eqx_module("energy", self), x)
+
+        return model
+
+    @property
+    def program(self) -> Callable[..., None]:
+        """The same program, its parameters held as they are."""
+
+        def program(x: Array | None = None) -> None:
+            run(self, x)
+
+        return program
+
+
+class EnergyDistribution(dist.Distribution):
+    """A ready energy as NumPyro's own distribution; it has a density once log Z is known."""
+
+    pytree_data_fields: ClassVar[tuple[str, ...]] = ("energy",)
+
+    def __init__(self, energy: Any, *, validate_args: bool | None = None) -> None:
+        self.energy = energy
+        super().__init__((), tuple(energy.event_shape), validate_args=validate_args)
+
+    @property
+    def support(self) -> Any:
+        """Constraint of the values."""
+        return self.energy.base().support
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Refuse: an energy is not drawn from forwards."""
+        raise NotImplementedError(energies.refuse_draw(type(self.energy).__name__))
+
+    def log_prob(self, value: Array, intermediates: Any = None) -> Array:
+        """Return the log density of values."""
+        return self.energy.log_prob(value)
+
+
+def run(energy: Any, x: Array | None) -> None:
+    """Run the program of an energy: of rows, or of one value that is latent."""
+    base = energy.base()
+    if x is None:
+        value: Any = numpyro.sample("x", base)
+        numpyro.factor("factor", energy.unnormalised_log_prob(value) - base.log_prob(value))
+        return
+    energies.check_event(jnp.shape(x), energy.event_shape, type(energy).__name__)
+    with numpyro.plate("data", len(x)):
+        value = numpyro.sample("x", base, obs=x)
+        numpyro.factor("factor", energy.unnormalised_log_prob(value) - base.log_prob(value))
+
+
+def replaced(module: Any, **values: Any) -> Any:
+    """Return a copy of a module with other values of some fields."""
+    copy = object.__new__(type(module))
+    for part in fields(module):
+        found = values[part.name] if part.name in values else getattr(module, part.name)
+        object.__setattr__(copy, part.name, found)
+    return copy
+
+
+def run_chains(
+    energy: Any, num_chains: int, num_steps: int, seed: int | Array
+) -> Float[Array, "chain ..."]:
+    """Return the visible values of an energy's own chains after some sweeps from the base rates."""
+    whole("num_chains", num_chains)
+    whole("num_steps", num_steps)
+    return _chains_run(energy, as_key(seed), num_chains, jnp.asarray(num_steps))
+
+
+@eqx.filter_jit
+def _chains_run(energy: Any, key: Array, num_chains: int, num_steps: Any) -> Array:
+    keys = jax.random.split(key)
+    state = energy.init_chains(keys[0], num_chains)
+    return energy.visible(energy.step_chains(keys[1], state, num_steps))

@@ -1,0 +1,42 @@
+"""Ready energies as functions of NumPy arrays: the NumPyro side of the tests."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def array(value: Any) -> Any:
+    return jnp.asarray(value)
+
+
+def numpy(value: Any) -> Any:
+    return jax.tree.map(np.asarray, value)
+
+
+def shaken(energy: Any, scale: float = 0.5, seed: int = 3) -> Any:
+    """The energy with noise on every parameter."""
+    rng = np.random.default_rng(seed)
+    leaves, tree = jax.tree.flatten(energy)
+    moved = [leaf + scale * rng.normal(size=leaf.shape).astype(leaf.dtype)
+             if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf for leaf in leaves]  # fmt: skip
+    return jax.tree.unflatten(tree, moved)
+
+
+def chain(energy: Any, x: np.ndarray, num_steps: int, seed: int = 0) -> np.ndarray:
+    """Visible values of chains that set out from x."""
+    keys = jax.random.split(jax.random.key(seed))
+
+    @jax.jit
+    def run(x: Any) -> Any:
+        state = energy.chains_at(keys[0], x)
+        return energy.visible(energy.step_chains(keys[1], state, num_steps))
+
+    return np.asarray(run(jnp.asarray(x)))
+
+
+def gradient(energy: Any, x: np.ndarray) -> list[np.ndarray]:
+    """Gradients of the mean unnormalised log density."""
+    found = jax.grad(lambda e: e.unnormalised_log_prob(jnp.asarray(x)).mean())(energy)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
