@@ -24,22 +24,52 @@ VARIANTS = (
 BATCH = 1024
 
 
-def flow_of(name: str, size: int):
-    """Ours: 8 layers of 8 bins, or 5 masked ones, networks of 128 x 2 units."""
+def ours_of(name: str, size: int, seed: int = 0):
+    """Ours: 8 couplings of 8 bins or of affine maps, or 5 masked layers, networks of 128 x 2 units.
+
+    Returns:
+        The parameters, and functions of them for densities and draws.
+    """
     if name == "nsf":
-        return dg.flows.NSF(size, transforms=8, hidden=(128, 128), bins=8, bound=5.0)
-    return dg.flows.MAF(size, transforms=5, hidden=(128, 128))
+        options = {"transforms": 8, "bins": 8, "bound": 5.0}
+        flow = dg.flows.NSF(size, hidden=(128, 128), seed=seed, **options)
+    elif name == "maf":
+        flow = dg.flows.MAF(size, transforms=5, hidden=(128, 128), seed=seed)
+    else:
+        flow = dg.flows.RealNVP(size, transforms=8, hidden=(128, 128), seed=seed)
+    learned, static = eqx.partition(flow, eqx.is_inexact_array)
+    return (
+        learned,
+        lambda p, x: eqx.combine(p, static)().log_prob(x),
+        lambda p, key: eqx.combine(p, static)().sample(key, (BATCH,)),
+    )
 
 
-def flowjax_of(name: str, size: int):
+def theirs_of(name: str, size: int, seed: int = 0):
     """The same of flowjax."""
     base = distributions.Normal(jnp.zeros(size))
     options = {"base_dist": base, "nn_depth": 2, "nn_width": 128, "invert": name == "maf"}
-    if name == "nsf":
+    if name == "maf":
+        flow = theirs.masked_autoregressive_flow(
+            jax.random.key(seed), transformer=bijections.Affine(), flow_layers=5, **options
+        )
+    else:
         spline = bijections.RationalQuadraticSpline(knots=8, interval=5)
-        return theirs.coupling_flow(jax.random.key(0), transformer=spline, flow_layers=8, **options)
-    return theirs.masked_autoregressive_flow(
-        jax.random.key(0), transformer=bijections.Affine(), flow_layers=5, **options
+        moved = spline if name == "nsf" else bijections.Affine()
+        flow = theirs.coupling_flow(
+            jax.random.key(seed), transformer=moved, flow_layers=8, **options
+        )
+    learned, static = eqx.partition(
+        flow, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
+    )
+
+    def whole(p):
+        return paramax.unwrap(eqx.combine(p, static))
+
+    return (
+        learned,
+        lambda p, x: whole(p).log_prob(x),
+        lambda p, key: whole(p).sample(key, (BATCH,)),
     )
 
 
@@ -85,35 +115,14 @@ def build(variant: str, quick: bool) -> Case:
 
         return prepare
 
-    def ours():
-        flow = flow_of(name, size)
-        learned, static = eqx.partition(flow, eqx.is_inexact_array)
-        return contender(
-            learned,
-            lambda p, x: eqx.combine(p, static)().log_prob(x),
-            lambda p, key: eqx.combine(p, static)().sample(key, (BATCH,)),
-        )()
-
-    def flowjax():
-        flow = flowjax_of(name, size)
-        learned, static = eqx.partition(
-            flow, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
-        )
-
-        def whole(p):
-            return paramax.unwrap(eqx.combine(p, static))
-
-        return contender(
-            learned,
-            lambda p, x: whole(p).log_prob(x),
-            lambda p, key: whole(p).sample(key, (BATCH,)),
-        )()
-
     aim = 1.2 if kind == "train" and size == 64 else 1.05
     return Case(
         work=calls,
         unit="batches",
-        contenders=(Contender("ours", ours), Contender("flowjax", flowjax)),
+        contenders=(
+            Contender("ours", lambda: contender(*ours_of(name, size))()),
+            Contender("flowjax", lambda: contender(*theirs_of(name, size))()),
+        ),
         targets=(Target("ours", "flowjax", aim),),
         repeats=2 if quick else 5,
         notes=(f"{BATCH} rows of {size} features, networks of 128 x 2 units, jitted",),

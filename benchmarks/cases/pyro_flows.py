@@ -16,22 +16,29 @@ VARIANTS = (
 BATCH = 1024
 
 
-def flow_of(name: str, size: int):
-    """Ours: 8 layers of 8 bins, or 5 masked ones, networks of 128 x 2 units."""
+def flow_of(name: str, size: int, seed: int = 0):
+    """Ours: 8 couplings of splines or of affine maps, or 5 masked layers, of 128 x 2 units."""
     if name == "nsf":
-        return dg.flows.NSF(size, transforms=8, hidden=(128, 128), bins=8, bound=5.0)
-    return dg.flows.MAF(size, transforms=5, hidden=(128, 128))
+        options = {"transforms": 8, "bins": 8, "bound": 5.0}
+        return dg.flows.NSF(size, hidden=(128, 128), seed=seed, **options)
+    if name == "maf":
+        return dg.flows.MAF(size, transforms=5, hidden=(128, 128), seed=seed)
+    return dg.flows.RealNVP(size, transforms=8, hidden=(128, 128), seed=seed)
 
 
-def zuko_of(name: str, size: int):
+def zuko_of(name: str, size: int, seed: int = 0):
     """The same of Zuko, whose switch of torch's validation is put back."""
     before = torch.distributions.Distribution._validate_args
     import zuko
 
     torch.distributions.Distribution.set_default_validate_args(before)
+    torch.manual_seed(seed)
+    hidden = {"hidden_features": (128, 128)}
     if name == "nsf":
-        return zuko.flows.NSF(size, transforms=8, bins=8, hidden_features=(128, 128), passes=2)
-    return zuko.flows.MAF(size, transforms=5, hidden_features=(128, 128))
+        return zuko.flows.NSF(size, transforms=8, bins=8, passes=2, **hidden)
+    if name == "maf":
+        return zuko.flows.MAF(size, transforms=5, **hidden)
+    return zuko.flows.MAF(size, transforms=8, passes=2, **hidden)
 
 
 def build(variant: str, quick: bool) -> Case:
