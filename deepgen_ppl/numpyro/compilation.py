@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import jax
 
+from deepgen_ppl.numpyro.convolutions import trace
 from deepgen_ppl.numpyro.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Build:
         if key in self._table:
             shapes = self._table[key].shapes
         else:
-            self._lowered[name] = lowered = jax.jit(fn).lower(*args)
+            self._lowered[name] = lowered = trace(fn, *args).lower()
             self._options[name] = _FAST_COMPILE if once else None
             shapes = lowered.out_info
         self.seconds += time.perf_counter() - began

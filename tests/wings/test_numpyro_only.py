@@ -112,3 +112,53 @@ def test_enumerated_sites_take_the_values_of_their_support(dg: ModuleType) -> No
     parts = np.exp(-0.5 * (x[:, None] - faces) ** 2 / 1.25) / np.sqrt(2 * np.pi * 1.25)
     gap = np.abs(found.per_row - np.log(parts.mean(1)))
     assert (gap < 4.5 * found.per_row_standard_error).all()
+
+
+CONVOLUTIONS = {  # shapes of image and kernel, strides, options
+    "channels last": ((2, 6, 6, 3), (3, 3, 3, 4), 1, {}),
+    "strides": ((2, 6, 6, 3), (3, 3, 3, 4), 2, {}),
+    "channels first": ((2, 3, 6, 6), (4, 3, 3, 3), 2, {}),
+    "transposed": ((2, 4, 4, 3), (4, 4, 3, 2), 1, {"lhs_dilation": (2, 2)}),
+    "one axis": ((2, 9, 3), (5, 3, 4), 1, {}),
+    "groups": ((2, 6, 6, 4), (3, 3, 2, 6), 1, {"feature_group_count": 2}),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_gradients_of_convolutions_in_loops_are_laid_out_for_the_compiler(name: str) -> None:
+    """A loop of gradient steps equals the steps by themselves, and has no slow convolution."""
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    from deepgen_ppl.numpyro.convolutions import trace
+
+    image, kernel, stride, options = CONVOLUTIONS[name]
+    letters = "HW" if len(image) == 4 else "W"
+    dims = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+    if name == "channels first":
+        dims = ("NCHW", "OIHW", "NCHW")
+    rng = np.random.default_rng(0)
+    start = tuple(jnp.asarray(rng.normal(size=s), jnp.float32) for s in (image, kernel))
+
+    def loss(x, w):
+        strides = (stride,) * len(letters)
+        pads = [(1, 1)] * len(letters)
+        y = lax.conv_general_dilated(x, w, strides, pads, dimension_numbers=dims, **options)
+        return (y**2).sum()
+
+    def step(values, _=None):
+        moves = jax.grad(loss, (0, 1))(*values)
+        return jax.tree.map(lambda value, move: value - 1e-4 * move, values, moves), None
+
+    def looped(values):
+        return lax.scan(step, values, None, length=2)[0]
+
+    compiled = trace(looped, start).lower().compile()
+    found, expected = compiled(start), step(step(start)[0])[0]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    labels = {part.split()[0].rstrip(",") for part in compiled.as_text().split("dim_labels=")[1:]}
+    # Gradients of groups count groups over the rows; where the image grows XLA swaps the operands.
+    if name not in ("groups", "transposed"):
+        assert labels == {"b01f_01io->b01f" if len(letters) == 2 else "b0f_0io->b0f"}

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from deepgen_ppl.loop import Progress, Record, bar, interruptible
 from deepgen_ppl.numpyro.compilation import Build
+from deepgen_ppl.numpyro.convolutions import trace
 from deepgen_ppl.numpyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.numpyro.infer.optimizers import as_optimizer
 from deepgen_ppl.numpyro.infer.step import Loss, State, Steps
@@ -202,7 +203,8 @@ class _Run:
 
     def _find_failure(self, before: State, count: Array) -> Array:
         """Take the same steps again, carefully; stop before the one that fails."""
-        careful = jax.jit(replace(self.steps, careful=True).__call__)
+        steps = replace(self.steps, careful=True)
+        careful = trace(steps, before, self.inputs, self.key, count).lower().compile()
         state, losses = careful(before, self.inputs, self.key, count)
         if bool(state.finite):
             self.state = state
