@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +93,7 @@ class Record:
         validated: whether there are validation data.
         patience: validations without improvement after which to stop.
         awaited: whether every report is waited for, as callbacks do.
+        columns: names of what is told of each step beside its loss, which reports have means of.
 
     Example:
         >>> record = Record(200, awaited=True)
@@ -110,23 +111,38 @@ class Record:
         validated: bool = False,
         patience: int | None = None,
         awaited: bool = False,
+        columns: Sequence[str] = (),
     ) -> None:
         self.num_steps, self.per_epoch = num_steps, per_epoch if validated else 0
         self.validated, self.patience = validated, patience
         self.awaited = awaited or (validated and not per_epoch)
-        self.losses: list[np.ndarray] = [np.zeros(0)]
+        self.columns = tuple(columns)
+        blank = np.zeros((0, 1 + len(self.columns))) if self.columns else np.zeros(0)
+        self.losses: list[np.ndarray] = [blank]  # of each look; with columns, they stand beside
         self.history: dict[str, list[float]] = {"step": [], "loss": [], "seconds": []}
+        self.history |= {name: [] for name in self.columns}
         if validated:
             self.history |= {"validation_step": [], "validation_loss": []}
         self.done, self.seconds, self.pace = 0, 0.0, 0.0
         self.waited, self.stopped = 0, ""
         self.failed: int | None = None
-        self._tail = np.zeros(0)  # losses since the last report
+        self._tail = blank  # losses since the last report
 
     @property
     def loss(self) -> float:
         """Mean loss of the last steps, for the bar."""
-        return float(np.mean(self.losses[-1])) if len(self.losses[-1]) else float("nan")
+        last = self.losses[-1] if not self.columns else self.losses[-1][:, 0]
+        return float(np.mean(last)) if len(last) else float("nan")
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The loss of each step, shape (steps,); with columns (steps, 1 + columns)."""
+        return np.concatenate(self.losses)
+
+    @property
+    def all_losses(self) -> np.ndarray:
+        """The loss of each step, shape (steps,)."""
+        return self.kept[:, 0] if self.columns else self.kept
 
     @property
     def running(self) -> bool:
@@ -155,7 +171,7 @@ class Record:
         self.seconds = seconds
 
     def add(self, losses: np.ndarray, seconds: float) -> None:
-        """Add the losses of the steps just done, by this time of the run."""
+        """Add the losses of the steps just done (and columns), by this time of the run."""
         start, began = self.done, self.seconds
         self.losses.append(losses)
         self.done, self.seconds = start + len(losses), seconds
@@ -165,7 +181,9 @@ class Record:
         tail, first = np.concatenate([self._tail, losses]), start - len(self._tail)
         while first < self.num_steps and (end := self._next(first)) <= self.done:
             self.history["step"].append(end)
-            self.history["loss"].append(float(np.mean(tail[: end - first])))
+            means = np.atleast_1d(np.mean(tail[: end - first], axis=0))
+            for name, mean in zip(("loss", *self.columns), means, strict=True):
+                self.history[name].append(float(mean))
             self.history["seconds"].append(seconds - (self.done - end) * self.pace)
             tail, first = tail[end - first :], end
         self._tail = tail

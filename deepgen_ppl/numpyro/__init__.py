@@ -21,6 +21,7 @@ from deepgen_ppl import (
     FactorGraph,
     Posterior,
 )
+from deepgen_ppl.latents import LatentReport
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.markov_chain import MarkovChain
 from deepgen_ppl.numpyro import flows
@@ -34,6 +35,7 @@ from deepgen_ppl.numpyro.infer.em import em
 from deepgen_ppl.numpyro.infer.exact import exact
 from deepgen_ppl.numpyro.infer.fit import Fit, load_fit
 from deepgen_ppl.numpyro.infer.importance import importance
+from deepgen_ppl.numpyro.infer.latents import LatentMonitor, latent_report
 from deepgen_ppl.numpyro.infer.learning import learn_bayes_net
 from deepgen_ppl.numpyro.infer.log_z import log_z, log_z_bounds
 from deepgen_ppl.numpyro.infer.mcmc import mcmc
@@ -60,6 +62,7 @@ from deepgen_ppl.numpyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.numpyro.programs.mixture import mixture
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
+from deepgen_ppl.schedules import KLAnnealing
 
 __all__ = [
     "ELBO",
@@ -82,7 +85,10 @@ __all__ = [
     "Fit",
     "Gibbs",
     "GibbsWithGradients",
+    "KLAnnealing",
     "Langevin",
+    "LatentMonitor",
+    "LatentReport",
     "MarkovChain",
     "NonFiniteError",
     "ParallelTempering",
@@ -101,6 +107,7 @@ __all__ = [
     "flows",
     "hmm",
     "importance",
+    "latent_report",
     "learn_bayes_net",
     "load_fit",
     "log_z",

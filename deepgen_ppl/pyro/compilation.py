@@ -74,7 +74,8 @@ def trace_step(
     The program's Python and its effect handlers run once, here; the graph has static structure.
 
     Args:
-        loss: `(leaves, rows) -> loss`.
+        loss: `(leaves, rows) -> loss`, or the loss and its columns, of which it alone is
+            differentiated.
         leaves: The tensors it is differentiated in.
         rows: Example of the batch rows; None for the full data.
 
@@ -90,7 +91,7 @@ def trace_step(
         own = [x.detach().requires_grad_() for x in inputs[: len(leaves)]]
         with torch.enable_grad():
             value = loss(own, inputs[len(leaves)] if rows is not None else None)
-            grads = torch.autograd.grad(value, own, allow_unused=True)
+            grads = torch.autograd.grad(head(value), own, allow_unused=True)
         return value.detach(), *(
             torch.zeros_like(x) if g is None else g for x, g in zip(own, grads, strict=True)
         )
@@ -98,6 +99,11 @@ def trace_step(
     examples = [x.detach() for x in leaves] + ([] if rows is None else [rows])
     graph = make_fx(step)(*examples)
     return _lift(graph)
+
+
+def head(loss: Tensor) -> Tensor:
+    """Return the loss itself of a loss with columns."""
+    return loss[0] if loss.dim() else loss
 
 
 def _lift(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:

@@ -166,10 +166,7 @@ def particles(
         log_q = () if w.log_q is None else (w.log_q,)
         return w.rows, w.shared, scores, w.latents, w.deterministic, log_q
 
-    if num_particles == 1:
-        drawn = tree_map(lambda leaf: leaf.unsqueeze(0), draw())
-    else:
-        drawn = _several(pair, draw, num_particles)
+    drawn = several(pair, draw, num_particles)
     rows_, shared_, scores, latents, fixed, log_q = drawn
     scale = _scale(data_.num_rows(data), None if rows is None else len(rows))
     score_rows, score_shared = scores or (None, None)
@@ -178,29 +175,56 @@ def particles(
 
 
 def propose(
-    pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any], rows: Tensor | None
+    pair: Pair,
+    params: Mapping[str, Tensor],
+    data: Sequence[Any],
+    rows: Tensor | None,
+    held: Mapping[str, Tensor] | None = None,
 ) -> handlers.record:
-    """Run the guide (the model where there is none) on the batch once, and return its record."""
+    """Run the guide (the model where there is none) on the batch once, and return its record.
+
+    Args:
+        pair: Model and guide.
+        params: Constrained values by name.
+        data: The full data.
+        rows: Row numbers of a batch, None for all.
+        held: Values of sites that are not to be drawn.
+    """
     program, total = pair.guide or pair.model, data_.num_rows(data)
     size = len(rows) if rows is not None else total
     with (
         installed(pair.params.values(), params) as answers,
         autoguide_rows(program.modules, program.data_plates, total or 0, size or 0),
     ):
-        return call(program, data_.take(data, rows), *batch_handlers(program, rows, total), answers)
+        around = (*batch_handlers(program, rows, total), answers, handlers.replay(held or {}))
+        return call(program, data_.take(data, rows), *around)
 
 
-def _several(pair: Pair, draw: Callable[..., tuple], num_particles: int) -> tuple:
+def several(pair: Pair, draw: Callable[..., Any], num_particles: int, *args: Any) -> Any:
+    """Return what a function draws several times, along a leading axis of every tensor.
+
+    It runs under `torch.func.vmap` where the program allows it, else one time after the other.
+
+    Args:
+        pair: Model and guide, which note whether that failed.
+        draw: The function, of a number of the draw and of the arguments' own entry.
+        num_particles: Number of draws.
+        *args: Arguments (tensors, or dicts of them) with a leading axis of draws.
+    """
+    if num_particles == 1:
+        own = tree_map(lambda leaf: leaf[0], args)
+        return tree_map(lambda leaf: leaf.unsqueeze(0), draw(0, *own))
     if pair.model.notes.get("vmap", True):
         try:
             index = torch.arange(num_particles)
             with warnings.catch_warnings(), mappable_draws():
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-                return torch.func.vmap(draw, randomness="different")(index)
+                return torch.func.vmap(draw, randomness="different")(index, *args)
         except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError):
             # A program may ask for values, or use an operation that has no batching rule.
             pair.model.notes["vmap"] = False
-    draws = [draw() for _ in range(num_particles)]
+    own = [tree_map(lambda leaf, k=k: leaf[k], args) for k in range(num_particles)]
+    draws = [draw(k, *own[k]) for k in range(num_particles)]
     return tree_map(lambda *leaves: torch.stack(leaves), *draws)
 
 

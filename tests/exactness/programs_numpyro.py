@@ -14,6 +14,11 @@ def adam(step_size: float, num_steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.cosine_decay_schedule(step_size, num_steps))
 
 
+def descent(rate: float) -> optax.GradientTransformation:
+    """Plain gradient descent."""
+    return optax.sgd(rate)
+
+
 def standing_still() -> optax.GradientTransformation:
     """An optimizer that never moves."""
     return optax.sgd(0.0)
@@ -142,3 +147,28 @@ def dirichlet_guide(net):
             numpyro.sample(name, dist.Dirichlet(alpha).to_event(table.ndim - 1))
 
     return guide
+
+
+def weighted_normal(y: Array) -> None:
+    """One latent for each datum: z_i ~ N(0, 1), y_i ~ N(weight z_i, noise)."""
+    weight = numpyro.param("weight", jnp.array(1.2))
+    noise = numpyro.param("noise", jnp.array(0.5), constraint=constraints.positive)
+    with numpyro.plate("data", len(y)):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(weight * z, noise), obs=y)
+
+
+def ladder(y: Array) -> None:
+    """Two latents for each datum: top_i ~ N(0, 1), z_i ~ N(top_i, 1), y_i ~ N(z_i, 1/2)."""
+    with numpyro.plate("data", len(y)):
+        top = numpyro.sample("top", dist.Normal(0.0, 1.0))
+        z = numpyro.sample("z", dist.Normal(top, 1.0))
+        numpyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+def ladder_guide(y: Array) -> None:
+    """Upwards: z_i ~ N(slope y_i, 1/2), then top_i ~ N(up z_i, 0.7)."""
+    slope, up = numpyro.param("slope", jnp.array(0.6)), numpyro.param("up", jnp.array(0.7))
+    with numpyro.plate("data", len(y)):
+        z = numpyro.sample("z", dist.Normal(slope * y, 0.5))
+        numpyro.sample("top", dist.Normal(up * z, 0.7))

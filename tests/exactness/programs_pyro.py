@@ -21,6 +21,11 @@ def adam(step_size: float, num_steps: int) -> Callable[[Any], Any]:
     return build
 
 
+def descent(rate: float):
+    """Plain gradient descent."""
+    return lambda params: torch.optim.SGD(params, lr=rate)
+
+
 def standing_still() -> Callable[[Any], torch.optim.Optimizer]:
     """An optimizer that never moves."""
     return lambda params: torch.optim.SGD(params, lr=0.0)
@@ -149,3 +154,28 @@ def dirichlet_guide(net):
             pyro.sample(name, dist.Dirichlet(alpha).to_event(table.ndim - 1))
 
     return guide
+
+
+def weighted_normal(y: Tensor) -> None:
+    """One latent for each datum: z_i ~ N(0, 1), y_i ~ N(weight z_i, noise)."""
+    weight = pyro.param("weight", torch.tensor(1.2))
+    noise = pyro.param("noise", torch.tensor(0.5), constraint=constraints.positive)
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(weight * z, noise), obs=y)
+
+
+def ladder(y: Tensor) -> None:
+    """Two latents for each datum: top_i ~ N(0, 1), z_i ~ N(top_i, 1), y_i ~ N(z_i, 1/2)."""
+    with pyro.plate("data", len(y)):
+        top = pyro.sample("top", dist.Normal(0.0, 1.0))
+        z = pyro.sample("z", dist.Normal(top, 1.0))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+def ladder_guide(y: Tensor) -> None:
+    """Upwards: z_i ~ N(slope y_i, 1/2), then top_i ~ N(up z_i, 0.7)."""
+    slope, up = pyro.param("slope", torch.tensor(0.6)), pyro.param("up", torch.tensor(0.7))
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(slope * y, 0.5))
+        pyro.sample("top", dist.Normal(up * z, 0.7))

@@ -129,3 +129,34 @@ def test_a_gradient_that_is_not_finite_stops_the_step(dg: ModuleType, zoo: Modul
         dg.svi(zoo.cusp, None, Y, num_steps=300, progress=False)
     assert caught.value.step == 0
     assert float(caught.value.fit.params["loc"]) == 0.0
+
+
+@pytest.mark.parametrize("mode", ["eager", "traced"])
+def test_an_annealed_run_is_resumed_at_its_weight(
+    dg: ModuleType, zoo: ModuleType, tmp_path, mode: str
+) -> None:
+    if dg.__name__.endswith(".numpyro"):
+        if mode == "eager":
+            pytest.skip("the NumPyro wing compiles always")
+        mode = "auto"
+    loss = dg.ELBO(beta=dg.KLAnnealing(150, start=0.1))
+    whole = fit_of(dg, zoo, loss=loss, compile=mode)
+    path = tmp_path / "run.ckpt"
+    stop = [lambda told: told.step >= 70]
+    part = fit_of(dg, zoo, loss=loss, checkpoint=path, callbacks=stop, compile=mode)
+    assert len(part.losses) < 150
+    clear_stop(path)
+    again = fit_of(dg, zoo, loss=loss, checkpoint=path, compile=mode)
+    same(zoo, whole, again)
+    for name in ("loss", "bound", "kl"):
+        np.testing.assert_allclose(again.history[name], whole.history[name], rtol=1e-6)
+    weight = loss.beta(np.arange(200)).reshape(-1, 2).mean(1)
+    expected = (weight - 1) * whole.history["kl"] - whole.history["bound"]
+    np.testing.assert_allclose(whole.history["loss"], expected, rtol=0.02)
+
+
+def test_validation_is_judged_by_the_bound(dg: ModuleType, zoo: ModuleType) -> None:
+    options = {"optim": zoo.sgd(0.0), "validation_data": Y, "num_steps": 3, "batch_size": None}
+    fits = [fit_of(dg, zoo, loss=dg.ELBO(beta=b), **options) for b in (1.0, 5.0)]
+    np.testing.assert_allclose(*(fit.history["validation_loss"] for fit in fits), rtol=1e-5)
+    assert fits[1].history["loss"][-1] > fits[0].history["loss"][-1] + 0.01

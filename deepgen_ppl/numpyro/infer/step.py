@@ -14,8 +14,11 @@ from jaxtyping import Array
 from deepgen_ppl.numpyro.infer.optimizers import Optimizer
 from deepgen_ppl.numpyro.program import Inputs, as_key
 
-Loss = Callable[[Any, Any, Inputs, Array | None, Array], tuple[Array, Any]]
-"""(params, mutable state, inputs, batch rows, key) -> (loss of the whole data, new state)."""
+Loss = Callable[..., tuple[Array, Any]]
+"""(params, mutable state, inputs, batch rows, key) -> (loss of the whole data, new state).
+
+A loss with columns is told the step too, and returns (loss, (new state, columns)).
+"""
 
 
 class State(NamedTuple):
@@ -44,7 +47,8 @@ class Steps:
     """The compiled part: a function of (state, inputs, key, count) that does `count` steps.
 
     A careful one looks at every gradient too, which takes a pass over all parameters in each step:
-    it is run only to find the step that failed.
+    it is run only to find the step that failed. A loss with columns is told the number of the step,
+    and its columns stand beside the losses.
     """
 
     loss: Loss
@@ -53,6 +57,7 @@ class Steps:
     per_datum: int
     length: int
     careful: bool = False
+    columns: int = 0
 
     def num_batches(self, inputs: Inputs) -> int:
         """Return the number of batches in an epoch, 0 without minibatches."""
@@ -93,7 +98,8 @@ class Steps:
             return lax.while_loop(lambda carry: going(carry, end), step, carry)
 
         body = epoch if num_batches else step
-        carry = state, jnp.zeros(self.length)
+        shape = (self.length, 1 + self.columns) if self.columns else (self.length,)
+        carry = state, jnp.zeros(shape)
         state, losses = lax.while_loop(lambda carry: going(carry, last), body, carry)
         return state._replace(finite=state.finite & _all_finite(state.params)), losses
 
@@ -104,13 +110,16 @@ class Steps:
             start = (state.step % num_batches) * self.batch_size
             rows = lax.dynamic_slice(state.rows, (start,), (self.batch_size,))
         key = random.fold_in(noise_key, state.step)
-        (value, mutable), grads = jax.value_and_grad(self.loss, has_aux=True)(
-            state.params, state.mutable, inputs, rows, key
+        told = (state.step,) if self.columns else ()
+        (value, aux), grads = jax.value_and_grad(self.loss, has_aux=True)(
+            state.params, state.mutable, inputs, rows, key, *told
         )
+        mutable, columns = aux if self.columns else (aux, None)
         params, optimizer = self.optimizer.update(grads, state.optimizer, state.params, value)
         finite = _all_finite((value, grads, params) if self.careful else value)
         step = state.step + finite
-        return State(params, optimizer, mutable, state.rows, step, finite), value / self.per_datum
+        shown = value if columns is None else jnp.stack([value, *columns])
+        return State(params, optimizer, mutable, state.rows, step, finite), shown / self.per_datum
 
 
 def batch_key(seed: int | Array, step: int) -> Array:

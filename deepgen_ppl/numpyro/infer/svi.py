@@ -85,7 +85,8 @@ def svi(
         seed: int or random key; seeds initial values, batches and noise.
 
     Returns:
-        The fit: parameters, losses per datum, and the verbs that use them.
+        The fit: parameters, losses per datum, and the verbs that use them. Its history has beside
+        the loss the "bound" and "kl" per datum of an `ELBO` with options that are no bound.
 
     Raises:
         ValueError: bad data, sites that do not match, or a minibatch that cannot be scaled; before
@@ -137,14 +138,24 @@ def svi(
     if not pair.params:
         raise ValueError("there is nothing to fit: neither model nor guide has a parameter.")
 
-    def total(free: Any, mutable: Any, inputs: Inputs, rows: Any, key: Array) -> tuple[Array, Any]:
+    columns = getattr(objective, "columns", ())
+
+    def total(
+        free: Any, mutable: Any, inputs: Inputs, rows: Any, key: Array, *step: Array
+    ) -> tuple[Array, Any]:
         given = {**pair.constrain(free), **lax.stop_gradient(mutable)}
-        value, aux = objective(pair, given, inputs, rows, key)
-        return value, {**mutable, **aux.state}
+        value, aux = objective(pair, given, inputs, rows, key, *step)
+        state = {**mutable, **aux.state}
+        return value, (state, aux.columns) if step else state
+
+    def judged(free: Any, mutable: Any, inputs: Inputs, rows: Any, key: Array) -> tuple[Array, Any]:
+        given = {**pair.constrain(free), **lax.stop_gradient(mutable)}
+        bound = getattr(objective, "reported", objective)
+        return bound(pair, given, inputs, rows, key)
 
     validate = None
     if validation_data is not None:
-        validate = _validation(model, guide, pair, total, objective, validation_data, batch_size,
+        validate = _validation(model, guide, pair, judged, objective, validation_data, batch_size,
                                values, model_kwargs, key)  # fmt: skip
     settings = {
         "kind": "svi",
@@ -168,6 +179,7 @@ def svi(
         validate=validate,
         patience=patience,
         checkpoint=None if checkpoint is None else Checkpoint(checkpoint, settings),
+        columns=columns,
         callbacks=callbacks,
         constrain=lambda free, mutable: {**pair.constrain(free), **mutable},
         progress=progress,

@@ -85,6 +85,7 @@ def train(
     progress: bool = True,
     seed: int | Array = 0,
     build: Build | None = None,
+    columns: Sequence[str] = (),
 ) -> TrainResult:
     """Minimise a loss; nothing crosses to the host between two looks at it.
 
@@ -116,6 +117,7 @@ def train(
         seed: seeds batches and noise.
         build: where the compiled functions are kept; their code must depend on nothing that it
             does not know. By default they are those of this call.
+        columns: names of what the loss returns beside its value; reports have their means.
 
     Returns:
         The result; a non-finite step is told by its `failed`.
@@ -124,13 +126,21 @@ def train(
         KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
     """
     run = _Run(
-        Steps(loss, as_optimizer(optim, clip_norm), batch_size, per_datum, _MOST_STEPS),
+        Steps(
+            loss,
+            as_optimizer(optim, clip_norm),
+            batch_size,
+            per_datum,
+            _MOST_STEPS,
+            columns=len(columns),
+        ),
         Record(
             num_steps,
             per_epoch=inputs.num_rows // batch_size if batch_size else 0,
             validated=validate is not None,
             patience=patience,
             awaited=bool(callbacks),
+            columns=columns,
         ),
         validate,
         checkpoint,
@@ -170,7 +180,8 @@ class _Run:
         begun = time.perf_counter()
         self.inputs, self.key, steps = inputs, key, self.steps
         self.state = steps.start(params, mutable, inputs)
-        static = (steps.batch_size, steps.per_datum, steps.length, steps.optimizer.code)
+        static = (steps.batch_size, steps.per_datum, steps.length, steps.optimizer.code,
+                  steps.columns)  # fmt: skip
         build.add("steps", steps.__call__, self.state, inputs, key, jnp.int32(0), static=static)
         if self.validate is not None:
             fn, args, also = self.validate
@@ -227,7 +238,7 @@ class _Run:
         best = self.best or (self.state.params, self.state.mutable)
         self.record.begin(self.seconds)
         manifest = {**self.record.manifest(), "best": self.best is not None}
-        losses = {"losses": np.concatenate(self.record.losses)}
+        losses = {"losses": self.record.kept}
         self.checkpoint.save((self.state, best), losses, manifest)
 
     def resume(self) -> None:
@@ -248,7 +259,7 @@ class _Run:
         return TrainResult(
             params,
             mutable,
-            np.concatenate(record.losses),
+            record.all_losses,
             record.history,
             self.seconds,
             self.compile_seconds,

@@ -18,20 +18,28 @@ class IWAE(Renyi):
 
     Args:
         num_particles: draws K of the latents per step.
+        estimator: "standard", "dreg" (doubly reparametrised: unbiased, of less variance, with a
+            signal that does not drown in noise as K grows) or "stl" (the score of q left out:
+            biased where K > 1), as of `Renyi`.
 
     Raises:
-        ValueError: `num_particles` is not positive.
+        ValueError: `num_particles` is not positive, or the estimator is unknown.
 
     Cost:
-        K passes through model and guide per step.
+        K passes through model and guide per step; "dreg" takes one more forward through the model
+        and two through the guide, "stl" one through the guide.
 
     References:
         Burda, Grosse, Salakhutdinov: Importance weighted autoencoders. 2016.
         https://arxiv.org/abs/1509.00519
+        Tucker, Lawson, Gu, Maddison: Doubly reparameterized gradient estimators. 2018.
+        https://arxiv.org/abs/1810.04152
+        Rainforth et al.: Tighter variational bounds are not necessarily better. 2018.
+        https://arxiv.org/abs/1802.04537
 
     Example:
-        >>> IWAE(num_particles=16)
-        IWAE(num_particles=16)
+        >>> IWAE(num_particles=16, estimator="dreg")
+        IWAE(num_particles=16, estimator='dreg')
     """
 
     alpha: float = field(default=0.0, init=False, repr=False)

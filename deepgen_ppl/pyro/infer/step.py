@@ -10,14 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepgen_ppl.pyro.compilation import Adam, compile_step, trace_step, without_host_values
+from deepgen_ppl.pyro.compilation import (
+    Adam,
+    compile_step,
+    head,
+    trace_step,
+    without_host_values,
+)
 from deepgen_ppl.pyro.infer.optimizers import Optimizer
 from deepgen_ppl.pyro.parameters import forked_rng, preserved
 
 MODES = ("auto", "eager", "traced", "compiled")
 
 Loss = Callable[[Mapping[str, Tensor], Tensor | None], Tensor]
-"""(unconstrained leaves, batch rows) -> loss of the whole data."""
+"""(unconstrained leaves, batch rows) -> loss of the whole data, a scalar, or it and its columns."""
 
 _MEASURED = 10  # steps that are timed before a choice
 _TRACE_GAIN = 0.4  # share of an eager step that tracing saves at the least, on small models
@@ -35,6 +41,8 @@ class Step:
         modules: Modules whose buffers a step may change.
         compile: One of `MODES`.
         traceable: Whether the objective can run as one graph.
+        clock: Filled with the number of the step before each, for losses that read it; of two
+            elements, as graphs keep single numbers as they are.
 
     Attributes:
         mode: How the present step is run.
@@ -50,12 +58,14 @@ class Step:
         modules: Any = (),
         compile: str = "auto",
         traceable: bool = True,
+        clock: Tensor | None = None,
     ) -> None:
         if compile not in MODES:
             raise ValueError(f"compile must be one of {', '.join(MODES)}, got {compile!r}.")
         self.loss, self.leaves, self.optimizer = loss, dict(leaves), optimizer
         self.names, self.tensors = list(self.leaves), list(self.leaves.values())
         self.wanted, self.traceable, self.modules = compile, traceable, tuple(modules)
+        self.clock = clock
         self.mode, self.compile_seconds = "eager", 0.0
         self.reason = "the run was over before a choice was due"
         self.cuda = any(x.is_cuda for x in self.tensors)
@@ -68,8 +78,10 @@ class Step:
         if compile == "eager":
             self.reason = "asked for"
 
-    def __call__(self, rows: Tensor | None, key: int) -> Tensor:
-        """Take one step; returns the loss of the whole data."""
+    def __call__(self, rows: Tensor | None, key: int, number: int = 0) -> Tensor:
+        """Take one step; returns the loss of the whole data, with its columns if it has some."""
+        if self.clock is not None:
+            self.clock.fill_(number)
         torch.default_generator.manual_seed(key)
         if self.cuda:
             torch.cuda.manual_seed_all(key)
@@ -80,7 +92,7 @@ class Step:
         loss = self.loss(self.leaves, rows)
         if not loss.requires_grad:
             return self._apply(loss, *[torch.zeros_like(x) for x in self.tensors])
-        grads = torch.autograd.grad(loss, self.tensors, allow_unused=True)
+        grads = torch.autograd.grad(head(loss), self.tensors, allow_unused=True)
         return self._apply(loss.detach(), *grads)
 
     def consider(self, rows: Tensor | None, remaining: int) -> None:
@@ -124,7 +136,7 @@ class Step:
     def _apply(self, loss: Tensor, *grads: Tensor | None) -> Tensor:
         for leaf, grad in zip(self.tensors, grads, strict=True):
             leaf.grad = torch.zeros_like(leaf) if grad is None else grad
-        self.optimizer.step(loss)
+        self.optimizer.step(head(loss))
         return loss
 
     def _run_graph(self, rows: Tensor | None) -> Any:
@@ -139,7 +151,7 @@ class Step:
         if self.optimizer.scheduler is not None:
             self.rate.fill_(self.optimizer.optimizer.param_groups[0]["lr"])
         (loss,) = self.compiled(*self.bound, *batch, *self.constants)
-        self.optimizer.schedule(loss)
+        self.optimizer.schedule(head(loss))
         return loss
 
     def _bind_adam(self) -> None:
@@ -239,7 +251,8 @@ class Step:
         torch.manual_seed(1)
         traced = self._run_graph(rows)[0]
         if not torch.allclose(loss, traced, rtol=1e-3, atol=1e-3, equal_nan=True):
-            raise RuntimeError(f"its graph gives loss {float(traced):.6g}, not {float(loss):.6g}")
+            given, found = float(head(traced)), float(head(loss))
+            raise RuntimeError(f"its graph gives loss {given:.6g}, not {found:.6g}")
 
     def _compile(self, rows: Tensor | None) -> bool:
         began = time.perf_counter()

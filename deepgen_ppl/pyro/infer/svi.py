@@ -16,6 +16,7 @@ from deepgen_ppl import checks
 from deepgen_ppl.loop import NonFiniteError, Progress, non_finite
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.compilation import head
 from deepgen_ppl.pyro.infer import train as train_
 from deepgen_ppl.pyro.infer.checkpoint import Checkpoint
 from deepgen_ppl.pyro.infer.fit import Fit
@@ -88,7 +89,8 @@ def svi(
         seed: seeds initial values of `pyro.param`, batches and noise.
 
     Returns:
-        The fit: parameters, losses per datum, and the verbs that use them.
+        The fit: parameters, losses per datum, and the verbs that use them. Its history has beside
+        the loss the "bound" and "kl" per datum of an `ELBO` with options that are no bound.
 
     Raises:
         ValueError: bad data, sites that do not match, or a minibatch that cannot be scaled; before
@@ -145,13 +147,18 @@ def svi(
         if isinstance(objective, ExactMarginal):
             objective.prepare(pair, values(leaves), tensors, batch_size)
 
+        columns = getattr(objective, "columns", ())
+        clock = torch.zeros(2, device=next(iter(leaves.values())).device) if columns else None
+
         def total(own: Mapping[str, Tensor], rows: Tensor | None) -> Tensor:
-            return objective(pair, values(own), tensors, rows)
+            told = () if clock is None else (clock[0],)
+            return objective(pair, values(own), tensors, rows, *told)
 
         validate = None
         if validation_data is not None:
             validate = _validation(
-                model, guide, objective, lambda: values(leaves), validation_data, batch_size,
+                model, guide, getattr(objective, "reported", objective), lambda: values(leaves),
+                validation_data, batch_size,
                 model_kwargs, pair, seed,
             )  # fmt: skip
         settings = {
@@ -166,7 +173,8 @@ def svi(
         buffers = {n: p.leaf for n, p in pair.params.items() if p.is_buffer}
         with handlers.validation(False):
             _check_announced(total, leaves, pair, batch_size)
-            step = Step(total, leaves, optimizer, pair.modules, compile, objective.traceable)
+            step = Step(total, leaves, optimizer, pair.modules, compile, objective.traceable,
+                        clock)  # fmt: skip
             result = train_.train(
                 step,
                 buffers,
@@ -181,6 +189,7 @@ def svi(
                 params=lambda: snapshot(pair.params.values()),
                 progress=progress,
                 seed=seed,
+                columns=columns,
             )
             for leaf in leaves.values():
                 leaf.grad = None
@@ -244,7 +253,7 @@ def _check_announced(
     known = {id(leaf) for leaf in leaves.values()} | {id(p.leaf) for p in pair.params.values()}
     rows = None if batch_size is None else torch.arange(batch_size)
     with forked_rng(0), preserved(pair.modules), torch.enable_grad():
-        loss = total(leaves, rows)
+        loss = head(total(leaves, rows))
     strangers, queue, seen = [], [loss.grad_fn], set()
     while queue:
         node = queue.pop()

@@ -75,6 +75,7 @@ def train(
     params: Callable[[], dict[str, Any]] = dict,
     progress: bool = True,
     seed: int = 0,
+    columns: Sequence[str] = (),
 ) -> TrainResult:
     """Minimise a loss; no step waits for its value, which is looked at later.
 
@@ -101,6 +102,7 @@ def train(
         params: returns the parameters as callbacks see them.
         progress: whether to show a bar.
         seed: seeds batches and noise.
+        columns: names of what the loss returns beside its value; reports have their means.
 
     Returns:
         The result; a non-finite step is told by its `failed`.
@@ -115,6 +117,7 @@ def train(
         validated=validate is not None,
         patience=patience,
         awaited=bool(callbacks),
+        columns=columns,
     )
     run = _Run(step, buffers, batches, record, per_datum, validate, checkpoint, seed)
     run.resume()
@@ -191,13 +194,14 @@ class _Run:
         reached, stop = record.done, record.bound()
         while reached < stop and not interrupted() and not record.enough(self.seconds):
             rows = self.batches[reached]
-            values.append(self.step(rows, self.key(reached)))
+            values.append(self.step(rows, self.key(reached), reached))
             reached += 1
             if not self.step.settled:
                 self.step.consider(rows, record.num_steps - reached)
         if not values:
             return
-        losses = torch.stack([value.detach().reshape(()) for value in values])
+        shape = (1 + len(record.columns),) if record.columns else ()
+        losses = torch.stack([value.detach().reshape(shape) for value in values])
         losses = to_host(losses.double() / self.per_datum)  # waits for the device
         if not (np.isfinite(losses).all() and self._is_finite()):
             losses = self._find_failure(reached)
@@ -223,19 +227,20 @@ class _Run:
     def _find_failure(self, reached: int) -> np.ndarray:
         """Go back and take the same steps one by one; stop before the one that fails."""
         self._restore(self.kept)
-        losses: list[float] = []
+        losses: list[np.ndarray] = []
         for number in range(self.kept_step, reached):
             before = self._capture()
             rows = self.batches[number]
-            value = float(self.step(rows, self.key(number))) / self.per_datum
-            if not (np.isfinite(value) and self._is_finite()):
+            told = self.step(rows, self.key(number), number)
+            value = to_host(told.double().reshape(self.record.kept.shape[1:]) / self.per_datum)
+            if not (np.isfinite(value).all() and self._is_finite()):
                 self._restore(before)
                 self.record.failed = number
                 self.rows = None if rows is None else rows.cpu().numpy()
                 break
             if number >= self.record.done:
                 losses.append(value)
-        return np.asarray(losses)
+        return np.asarray(losses).reshape(-1, *self.record.kept.shape[1:])
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**self.step.leaves, **self.buffers}
@@ -267,7 +272,7 @@ class _Run:
         self.record.begin(self.seconds)
         manifest = {**self.record.manifest(), "mode": self.step.mode}
         tree = {**self._capture(), "best": self.best}
-        self.checkpoint.save(tree, {"losses": np.concatenate(self.record.losses)}, manifest)
+        self.checkpoint.save(tree, {"losses": self.record.kept}, manifest)
 
     def resume(self) -> None:
         """Continue from the checkpoint, where there is one."""
@@ -288,7 +293,7 @@ class _Run:
     def result(self) -> TrainResult:
         """Return what the run has come to."""
         return TrainResult(
-            np.concatenate(self.record.losses),
+            self.record.all_losses,
             self.record.history,
             self.seconds,
             self.step.compile_seconds,
