@@ -135,11 +135,11 @@ class Renyi:
         row, shared = several(pair, weighed, count, draws)
         return Weights(row, shared, scale, None, None, {})
 
-    def _mean(self, log_weights: Float[Tensor, particle * B]) -> Float[Tensor, "*B"]:
+    def _mean(self, log_weights: Float[Tensor, "particle *B"]) -> Float[Tensor, "*B"]:
         power = 1.0 - self.alpha
         return (torch.logsumexp(power * log_weights, 0) - math.log(self.num_particles)) / power
 
-    def _gain(self, log_weights: Float[Tensor, particle * B]) -> Float[Tensor, particle * B]:
+    def _gain(self, log_weights: Float[Tensor, "particle *B"]) -> Float[Tensor, "particle *B"]:
         # The bound less what it would be with particle k at the mean of the others (VIMCO,
         # Mnih and Rezende 2016): it does not depend on draw k, so the gradient stays unbiased.
         log_weights = log_weights.detach()
