@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp
 
 from deepgen_ppl.diagnosis import Check, Diagnosis
 
@@ -206,7 +205,7 @@ def latent_report(
     distortion = -log_likelihood.mean(0)
     size = len(distortion)
     own = np.diagonal(log_q)
-    told = own - (logsumexp(log_q, axis=1) - np.log(size))
+    told = own - (np.logaddexp.reduce(log_q, axis=1) - np.log(size))
     collapsed = {
         name: np.mean(value < _COLLAPSED_KL, axis=0) >= _COLLAPSED_SHARE
         for name, value in by_row.items()

@@ -214,7 +214,7 @@ class _Run:
 
     def _find_failure(self, before: State, count: Array) -> Array:
         """Take the same steps again, carefully; stop before the one that fails."""
-        steps = replace(self.steps, careful=True)
+        steps = replace(self.steps, careful=True).__call__
         careful = trace(steps, before, self.inputs, self.key, count).lower().compile()
         state, losses = careful(before, self.inputs, self.key, count)
         if bool(state.finite):
