@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 _SHOWN = 8
+
+
+@runtime_checkable
+class ChecksData(Protocol):
+    """A ready program that knows which data it takes: its model is a method of it."""
+
+    def check_data(self, *data: Any) -> None:
+        """Refuse data that do not fit, given as arrays, before anything is compiled."""
+        ...
 
 
 def check_rows(shapes: Mapping[str, Sequence[int]], batch_size: int | None) -> int | None:

@@ -1,6 +1,6 @@
 """The evidence: log importance weights in, log evidence with limits, ESS and Pareto k out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,8 +137,6 @@ def evidence(
         >>> result.lower_limit < 0.0 < result.upper_limit
         True
     """
-    from scipy.special import stdtrit
-
     log_w = _checked(log_weights, rows)
     if log_w.ndim > 2:
         raise ValueError(f"log_weights must have shape (K,) or (K, N), not {log_w.shape}.")
@@ -150,12 +148,56 @@ def evidence(
     variance = np.maximum(num * squares - 1.0, 0.0) / (num - 1) if num > 1 else np.inf
     error = np.where(dead, np.inf, np.sqrt(variance / relative_efficiency))
     ess = np.where(dead, 0.0, relative_efficiency / squares)
+    name = (rows or "rows") if log_w.ndim == 2 else None
+    return _summed(log_z, error, ess, pareto_k, num, name, method)
+
+
+def joined(parts: Sequence[tuple[Evidence, slice]]) -> Evidence:
+    """Put the evidence of blocks of rows together.
+
+    Args:
+        parts: evidence with rows, each with the rows of it that count.
+
+    Raises:
+        ValueError: evidence without rows, or of several numbers of particles.
+
+    Example:
+        >>> log_weights = np.random.default_rng(0).normal(size=(100, 5))
+        >>> whole = evidence(log_weights)
+        >>> halves = [evidence(log_weights[:, :3]), evidence(log_weights[:, 2:])]
+        >>> found = joined([(halves[0], slice(None)), (halves[1], slice(1, None))])
+        >>> bool(np.isclose(found.upper_limit, whole.upper_limit))
+        True
+    """
+    first = parts[0][0]
+    if any(part.per_row is None or part.num_particles != first.num_particles for part, _ in parts):
+        raise ValueError(
+            "only evidence per row, of equal numbers of particles, can be put together."
+        )
+    names = ("per_row", "per_row_standard_error", "ess", "pareto_k")
+    z, error, ess, k = (
+        np.concatenate([getattr(part, name)[rows] for part, rows in parts]) for name in names
+    )
+    return _summed(z, error, ess, k, first.num_particles, first.rows, first.method)
+
+
+def _summed(
+    log_z: np.ndarray,
+    error: np.ndarray,
+    ess: np.ndarray,
+    pareto_k: np.ndarray,
+    num: int,
+    rows: str | None,
+    method: str,
+) -> Evidence:
+    """Return the evidence of all rows, or of the only one where they have no name."""
+    from scipy.special import stdtrit
 
     total, total_variance = float(log_z.sum()), float((error**2).sum())
     total_error = float(np.sqrt(total_variance))
     wide = float(stdtrit(max(num - 1, 1), 0.95)) * total_error
     upper = total + 0.5 * total_variance + wide if total_error < np.inf else np.inf
-    per_row = log_w.ndim == 2
+    per_row = rows is not None
     return Evidence(
         log_evidence=total,
         standard_error=total_error,
@@ -165,7 +207,7 @@ def evidence(
         pareto_k=pareto_k if per_row else float(pareto_k[0]),
         num_particles=num,
         method=method,
-        rows=(rows or "rows") if per_row else None,
+        rows=rows,
         per_row=log_z if per_row else None,
         per_row_standard_error=error if per_row else None,
     )

@@ -37,7 +37,7 @@ ONE_WING_ONLY_FILES: dict[str, set[str]] = {
 }
 OTHER_DEFAULTS: dict[str, set[str]] = {"Fit": {"compiled", "reason"}}
 ONE_WING_ONLY_MEMBERS = {"traceable"}
-ROOMS = ("autoregressive", "flows")  # public rooms of a wing, with public names of their own
+ROOMS = ("autoregressive", "flows", "vae")  # public rooms of a wing, with public names of their own
 ROOMS_APART = {
     "Autoregressive",
     "FlowDistribution",

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
+from jax.core import Tracer
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import Messenger
 
@@ -168,3 +169,12 @@ def as_key(seed: int | Array) -> Array:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"seed must be an int or a jax.random.key, not {seed!r}.")
     return random.key(seed)
+
+
+def check_own(fn: Callable, data: Sequence) -> None:
+    """Let a ready program check its data by itself, where they are more than shapes."""
+    owner = getattr(bare(fn), "__self__", None)
+    leaves = [leaf for leaf in jax.tree.leaves(tuple(data)) if jnp.ndim(leaf)]
+    shapes = any(isinstance(leaf, jax.ShapeDtypeStruct | Tracer) for leaf in leaves)
+    if isinstance(owner, data_checks.ChecksData) and not shapes:
+        owner.check_data(*(None if value is None else np.asarray(value) for value in data))

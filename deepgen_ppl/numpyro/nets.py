@@ -74,7 +74,9 @@ class MLP(eqx.Module):
         self.activation = activation
 
     def __call__(
-        self, x: Float[Array, "*batch inputs"], context: Float[Array, "*#batch context"] | None
+        self,
+        x: Float[Array, "*batch inputs"],
+        context: Float[Array, "*#batch context"] | None = None,
     ) -> Float[Array, "*batch outputs"]:
         """Return the outputs at inputs and context."""
         return forward(self, self.weights, x, context)

@@ -76,6 +76,8 @@ def read(
     bound = (args, {**kwargs, **(model_kwargs or {})})
     names = argument_names(fn, len(args), len(data))
     num_rows = data_.check(names, data, batch_size)
+    if role == "model":
+        data_.check_own(fn, data)
     inputs = Inputs(as_inputs(tuple(data)), **{role: as_inputs(bound)})
     if role == "guide":
         _set_up_autoguides(fn, inputs, num_rows, data_plates, seed)

@@ -50,7 +50,7 @@ from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.pyro.objectives import ELBO, IWAE, ExactMarginal, Renyi
-from deepgen_ppl.pyro.programs import autoregressive
+from deepgen_ppl.pyro.programs import autoregressive, vae
 from deepgen_ppl.pyro.programs.bayes_net import bayes_net
 from deepgen_ppl.pyro.programs.classifiers import (
     logistic_regression,
@@ -60,6 +60,7 @@ from deepgen_ppl.pyro.programs.classifiers import (
 from deepgen_ppl.pyro.programs.energy.rbm import RBM
 from deepgen_ppl.pyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.pyro.programs.mixture import mixture
+from deepgen_ppl.pyro.programs.vae.vae import VAE
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
 from deepgen_ppl.schedules import KLAnnealing
@@ -70,6 +71,7 @@ __all__ = [
     "MALA",
     "RBM",
     "RWM",
+    "VAE",
     "BayesNet",
     "Bound",
     "Calibration",
@@ -125,4 +127,5 @@ __all__ = [
     "smc",
     "svi",
     "use_compilation_cache",
+    "vae",
 ]

@@ -128,6 +128,14 @@ def check(names: Sequence[str], data: Sequence[Any], batch_size: int | None = No
     return total
 
 
+def check_own(fn: Any, data: Sequence[Any]) -> None:
+    """Let a ready program check its data by itself, where they are more than shapes."""
+    owner = getattr(unwrap_handlers(fn), "__self__", None)
+    if isinstance(owner, data_checks.ChecksData):
+        arrays = (v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in data)
+        owner.check_data(*arrays)
+
+
 def check_support(
     name: str, value: Tensor, support: Any, mask: Tensor | bool | None = None, event_dim: int = 0
 ) -> None:

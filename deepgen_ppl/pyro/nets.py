@@ -75,7 +75,9 @@ class MLP(nn.Module):
         self.activation = activation
 
     def forward(
-        self, x: Float[Tensor, "*batch inputs"], context: Float[Tensor, "*#batch context"] | None
+        self,
+        x: Float[Tensor, "*batch inputs"],
+        context: Float[Tensor, "*#batch context"] | None = None,
     ) -> Float[Tensor, "*batch outputs"]:
         """Return the outputs at inputs and context."""
         return forward(self, self.weights, x, context)

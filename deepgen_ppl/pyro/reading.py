@@ -65,6 +65,7 @@ def read(
     data = data_.to_tensors(data, device)
     if role == "model":
         data_.check(data_.argument_names(fn, len(args), len(data)), data, batch_size)
+        data_.check_own(fn, data)
     reader = _Reader(fn, args, kwargs, data, params or {}, seed, role, tuple(data_plates))
     with private_store(), torch.no_grad():
         return reader.read(batch_size)

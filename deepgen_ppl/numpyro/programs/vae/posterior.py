@@ -1,0 +1,73 @@
+"""Posteriors: from the outputs of an encoder to the language's own distributions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+from jaxtyping import Float
+
+from deepgen_ppl import flow_checks
+from deepgen_ppl.latent_axes import Diagonal, FlowPosterior, FullCovariance, MixturePosterior
+from deepgen_ppl.numpyro import flows
+from deepgen_ppl.numpyro.distributions import DiagonalMixture
+from deepgen_ppl.numpyro.flows.layer import FlowDistribution
+
+Raw = Float[Array, "*batch outputs"]
+Posterior = Diagonal | FullCovariance | FlowPosterior | MixturePosterior
+
+
+def flow_of(kind: Posterior, latents: int) -> Any:
+    """Return the flow that a posterior learns, None where it has none.
+
+    Raises:
+        ValueError: an unknown flow.
+    """
+    if not isinstance(kind, FlowPosterior):
+        return None
+    make: Any = kind.flow
+    if isinstance(make, str):
+        names = [name for name in flows.__all__ if name[0].isupper() and name.isupper()]
+        names += ["RealNVP", "Planar", "Radial", "Sylvester"]
+        make = getattr(flows, flow_checks.choice("flow", make, sorted(set(names))))
+    return make(latents, context=kind.embedding, seed=kind.seed, **kind.options)
+
+
+def native(kind: Posterior, raw: Raw, flow: Any, latents: int) -> dist.Distribution:
+    """Return the distribution of the latents.
+
+    Args:
+        kind: the posterior.
+        raw: outputs of the encoder.
+        flow: the flow of a `FlowPosterior`.
+        latents: number of latents.
+    """
+    if isinstance(kind, MixturePosterior):
+        return _mixture(kind.components, raw, latents)
+    loc, log_scale, rest = jnp.split(raw, (latents, 2 * latents), axis=-1)
+    if isinstance(kind, FullCovariance):
+        return dist.MultivariateNormal(loc, scale_tril=_lower(jnp.exp(log_scale), rest))
+    if isinstance(kind, FlowPosterior):
+        pushed = flow(rest)
+        end = dist.transforms.AffineTransform(loc, jnp.exp(log_scale))
+        return FlowDistribution(pushed.base_dist, [*pushed.transforms, end])
+    return dist.Normal(loc, jnp.exp(log_scale)).to_event(1)
+
+
+def _mixture(size: int, raw: Raw, latents: int) -> dist.Distribution:
+    logits, locs, log_scales = jnp.split(raw, (size, size * (1 + latents)), axis=-1)
+    shape = (*raw.shape[:-1], size, latents)
+    return DiagonalMixture(logits, locs.reshape(shape), jnp.exp(log_scales).reshape(shape))
+
+
+def _lower(diagonal: Array, below: Array) -> Array:
+    """Return lower triangular matrices from their diagonal and, row by row, what is below it."""
+    size = diagonal.shape[-1]
+    entries = jnp.concatenate([jnp.zeros_like(diagonal[..., :1]), diagonal, below], -1)
+    where = np.zeros((size, size), int)
+    where[np.diag_indices(size)] = 1 + np.arange(size)
+    where[np.tril_indices(size, -1)] = 1 + size + np.arange(below.shape[-1])
+    return entries[..., where.reshape(-1)].reshape(*diagonal.shape[:-1], size, size)

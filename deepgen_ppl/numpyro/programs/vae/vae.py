@@ -1,0 +1,260 @@
+"""Variational autoencoders by independent axes: a native program and its amortized guide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+from jaxtyping import Float
+
+from deepgen_ppl import flow_checks, latent_axes, likelihoods, vae_checks
+from deepgen_ppl.numpyro.nets import MLP
+from deepgen_ppl.numpyro.programs.vae import likelihood as likelihood_
+from deepgen_ppl.numpyro.programs.vae import posterior as posterior_
+from deepgen_ppl.numpyro.programs.vae import prior as prior_
+from deepgen_ppl.numpyro.programs.vae.modules import (
+    applied,
+    is_distribution,
+    joined,
+    registered,
+    values,
+)
+from deepgen_ppl.numpyro.programs.vae.verbs import Verbs
+
+
+class VAE(Verbs):
+    r"""A variational autoencoder: a pair of native programs of `(x, y=None, mask=None)`.
+
+    $$z_n \sim p(z), \quad x_n \mid z_n \sim p(x; f(z_n)), \qquad q(z_n \mid x_n) = q(z; g(x_n))$$
+
+    Prior, likelihood and posterior are chosen one by one. Sites are "z" and "x" in the plate
+    "data"; the modules are registered as "encoder", "decoder" and, where they learn anything,
+    "prior", "likelihood" and "posterior". It unpacks: `dg.svi(*vae, x)`. Cells that `mask` leaves
+    out are missing: the encoder sees zeros there, and they are left out of the density.
+
+    Args:
+        encoder: a module or function of the data that gives the numbers of the posterior; or the
+            units of the hidden layers of a perceptron to make; or None for a table with the
+            posterior of each datum, without an encoder. Several arrays in a tuple are put side by
+            side. One that returns a distribution of the language brings its own posterior.
+        decoder: the same from latents to the numbers of the likelihood, those of one feature on
+            the last axis, or to a distribution of the language.
+        features: number of features, or shape of one datum.
+        latents: number of latents.
+        prior: "normal", "mixture", "vamp", "flow", `dg.vae.MixturePrior(20)` and the like, a
+            distribution, or any module that gives one, such as those of `dg.flows`.
+        likelihood: "bernoulli", "continuous_bernoulli", "gaussian", "student_t",
+            "discretized_logistic", "categorical", "poisson", "negative_binomial", the last two
+            also with "zero_inflated_" before them; or one of `dg.vae` with options.
+        posterior: "diagonal", "full", "flow", "mixture", or one of `dg.vae` with options.
+        context: number of features of conditions `y`, which encoder and decoder then take as a
+            second argument, and a prior that has a context too.
+        activation: of the perceptrons that are made here.
+        seed: seed of the initial weights of what is made here.
+
+    Raises:
+        ValueError: sizes that are none, unknown names; at a call, data that do not fit.
+        TypeError: options that are of no such kind.
+
+    Cost:
+        One pass of encoder and decoder over the rows a run.
+
+    References:
+        Kingma, Welling: Auto-encoding variational Bayes. ICLR 2014.
+        https://arxiv.org/abs/1312.6114
+
+        Rezende, Mohamed, Wierstra: Stochastic backpropagation and approximate inference in deep
+        generative models. ICML 2014. https://arxiv.org/abs/1401.4082
+
+        Mattei, Frellsen: MIWAE, deep generative modelling and imputation of incomplete data sets.
+        ICML 2019. https://arxiv.org/abs/1812.02633
+
+    Example:
+        >>> import deepgen_ppl.numpyro as dg
+        >>> x = np.random.default_rng(0).integers(0, 2, (50, 6)).astype("float32")
+        >>> vae = dg.VAE((16,), (16,), features=6, latents=2)
+        >>> fit = dg.svi(*vae, x, num_steps=50, progress=False)
+        >>> vae.encode(fit, x).shape, vae.reconstruct(fit, x).shape
+        ((50, 2), (50, 6))
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        decoder: Any,
+        *,
+        features: int | Sequence[int],
+        latents: int,
+        prior: Any = "normal",
+        likelihood: Any = "bernoulli",
+        posterior: Any = "diagonal",
+        context: int = 0,
+        activation: str = "relu",
+        seed: int = 0,
+    ) -> None:
+        self.features = vae_checks.shape("features", features)
+        self.latents = flow_checks.whole("latents", latents)
+        self.context = flow_checks.whole("context", context, 0)
+        self.likelihood = None if likelihood is None else likelihoods.likelihood(likelihood)
+        self.posterior = latent_axes.posterior(posterior)
+        self.prior = prior_.prior(prior, self.latents, seed + 2)
+        vae_checks.check_axes(self.prior, encoder, self.context)
+        size = int(np.prod(self.features))
+        made: dict[str, Any] = {"activation": activation, "context": self.context}
+        if vae_checks.is_hidden(encoder):
+            count = self.posterior.outputs(self.latents)
+            encoder = MLP(int(np.prod(self.inputs)), count, encoder, seed=seed, **made)
+        if vae_checks.is_hidden(decoder):
+            count = size * vae_checks.known(self.likelihood).outputs
+            decoder = MLP(self.latents, count, decoder, seed=seed + 1, **made)
+        vae_checks.check_networks(encoder, decoder)
+        own = {} if self.likelihood is None else self.likelihood.own(self.features)
+        found = {
+            "encoder": encoder,
+            "decoder": decoder,
+            "prior": prior_.module_of(self.prior, self.latents, self.inputs),
+            "posterior": posterior_.flow_of(self.posterior, self.latents),
+            "likelihood": values(own),
+        }
+        self.modules = {name: module for name, module in found.items() if module is not None}
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        """Unpack to model and guide."""
+        return iter((self.model, self.guide))
+
+    def __repr__(self) -> str:
+        name = "its own" if self.likelihood is None else repr(self.likelihood.name)
+        prior = getattr(self.prior, "name", type(self.prior).__name__)
+        return (
+            f"VAE({self.latents} latents of {self.features} features, prior {prior!r}, likelihood "
+            f"{name}, posterior {self.posterior.name!r})"
+        )
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Shape of one datum as the encoder sees it."""
+        states = 0 if self.likelihood is None else self.likelihood.states
+        return (*self.features, states) if states else self.features
+
+    def check_data(
+        self, x: np.ndarray, y: np.ndarray | None = None, mask: np.ndarray | None = None
+    ) -> None:
+        """Refuse data that do not fit, before anything is compiled.
+
+        Args:
+            x: the rows.
+            y: their conditions.
+            mask: which cells are observed.
+
+        Raises:
+            ValueError: naming shapes, or rows and values.
+        """
+        vae_checks.check_data(x, mask, self.features, self.likelihood)
+        vae_checks.check_context(y, len(x), self.context)
+
+    def model(
+        self,
+        x: Float[Array, "N ..."],
+        y: Float[Array, " N C"] | None = None,
+        mask: Float[Array, "N ..."] | None = None,
+    ) -> None:
+        """Run the generative program.
+
+        Args:
+            x: the rows.
+            y: their conditions, None without context.
+            mask: which cells are observed, all when None.
+        """
+        with numpyro.plate("data", len(x)):
+            z: Any = numpyro.sample("z", self.prior_at(y))
+            fn = self.likelihood_at(z, y)
+            rows = likelihood_.as_observed(self.likelihood, x)
+            numpyro.sample("x", self.observed(fn, mask), obs=rows)
+
+    def guide(
+        self,
+        x: Float[Array, "N ..."],
+        y: Float[Array, " N C"] | None = None,
+        mask: Float[Array, "N ..."] | None = None,
+    ) -> None:
+        """Run the amortized guide.
+
+        Args:
+            x: the rows.
+            y: their conditions, None without context.
+            mask: which cells are observed, all when None.
+        """
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("z", self.proposal(x, y, mask))
+
+    def proposal(
+        self, x: Array, y: Array | None = None, mask: Array | None = None
+    ) -> dist.Distribution:
+        """Return the posterior of each datum, its modules registered; for programs of your own."""
+        if "encoder" in self.modules:
+            inputs = likelihood_.encoded(self.likelihood, x, mask)
+            return self._encoded(self._register("encoder", "posterior"), inputs, y)
+        parts, count = self._register("posterior"), self.posterior.outputs(self.latents)
+        start = jnp.asarray(vae_checks.table(len(x), count), float)
+        raw: Any = numpyro.param("table", start)
+        vae_checks.check_table(len(raw), len(x))
+        return posterior_.native(self.posterior, raw, parts.get("posterior"), self.latents)
+
+    def prior_at(self, y: Array | None = None) -> dist.Distribution:
+        """Return the prior, its modules registered; for programs of your own."""
+        parts = self._register("prior")
+        if isinstance(self.prior, latent_axes.VampPrior):
+            parts |= self._register("encoder", "posterior")
+
+        def encode(inputs: Array) -> dist.Distribution:
+            return self._encoded(parts, inputs, None)
+
+        return prior_.native(self.prior, parts.get("prior"), self.latents, y, encode)
+
+    def likelihood_at(
+        self, z: Float[Array, "*batch L"], y: Array | None = None
+    ) -> dist.Distribution:
+        """Return the distribution of each feature at latents; for programs of your own."""
+        parts = self._register("decoder", "likelihood")
+        found = applied(parts["decoder"], z, 1, y)
+        if is_distribution(found):
+            return found
+        kind = vae_checks.known(self.likelihood)
+        raw, batch = joined(found, new_axis=True), z.shape[:-1]
+        shape = vae_checks.check_decoded(raw.shape, batch, self.features, kind.outputs, kind.name)
+        return likelihood_.native(kind, raw.reshape(shape), parts.get("likelihood"))
+
+    def _register(self, *names: str) -> dict[str, Any]:
+        return {
+            name: registered(name, self.modules[name]) for name in names if name in self.modules
+        }
+
+    def _encoded(
+        self, parts: dict[str, Any], inputs: Array, y: Array | None = None
+    ) -> dist.Distribution:
+        """Return the posterior at data as the encoder sees them."""
+        rank = len(self.inputs)
+        found = applied(parts["encoder"], inputs, rank, y)
+        if is_distribution(found):
+            return found
+        raw, count = joined(found, new_axis=False), self.posterior.outputs(self.latents)
+        batch, words = inputs.shape[: inputs.ndim - rank], self.posterior.parts(self.latents)
+        vae_checks.check_encoded(raw.shape, batch, count, words)
+        return posterior_.native(self.posterior, raw, parts.get("posterior"), self.latents)
+
+    def observed(self, fn: dist.Distribution, mask: Array | None) -> dist.Distribution:
+        """Return the distribution of a datum, of its observed cells where some are missing."""
+        inner = len(fn.event_shape)
+        vae_checks.check_own(tuple(fn.batch_shape), tuple(fn.event_shape), self.features)
+        if mask is None:
+            return fn.to_event(len(self.features) - inner)
+        if inner:
+            if not isinstance(fn, dist.Independent) or fn.base_dist.event_shape:
+                raise ValueError(vae_checks.joint())
+            fn = fn.base_dist
+        return fn.mask(jnp.asarray(mask, bool)).to_event(len(self.features))

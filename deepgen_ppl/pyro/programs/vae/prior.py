@@ -1,0 +1,83 @@
+"""Priors: the language's own distributions of the latents, learned or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from deepgen_ppl import flow_checks
+from deepgen_ppl.latent_axes import PRIORS, MixturePrior, StandardNormal, VampPrior
+from deepgen_ppl.pyro import flows
+from deepgen_ppl.pyro.programs.vae.modules import is_distribution, values
+
+
+def prior(value: Any, latents: int, seed: int) -> Any:
+    """Return the prior that is meant: options of ours, or a module, function or distribution.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: none of these.
+    """
+    if isinstance(value, str):
+        name = flow_checks.choice("prior", value, (*PRIORS, "flow"))
+        if name == "flow":
+            return flows.RealNVP(latents, hidden=(64,), seed=seed)
+        return PRIORS[name]()
+    if isinstance(value, tuple(PRIORS.values())) or is_distribution(value) or callable(value):
+        return value
+    raise TypeError(
+        f"prior must be one of {', '.join(map(repr, (*PRIORS, 'flow')))}, one of dg.vae such as "
+        "MixturePrior(20), a distribution, or a module that gives one when it is called, not "
+        f"{type(value).__name__}."
+    )
+
+
+def module_of(kind: Any, latents: int, inputs: tuple[int, ...]) -> Any:
+    """Return what a prior learns as a module, None where it learns nothing.
+
+    Args:
+        kind: the prior.
+        latents: number of latents.
+        inputs: shape of a datum as the encoder sees it.
+    """
+    if isinstance(kind, VampPrior):
+        return values(kind.own(inputs))
+    if isinstance(kind, StandardNormal | MixturePrior):
+        return values(kind.own(latents))
+    return None if is_distribution(kind) else kind
+
+
+def native(
+    kind: Any,
+    module: Any,
+    latents: int,
+    context: Tensor | None,
+    encode: Callable[[Tensor], dist.Distribution],
+    like: Tensor,
+) -> dist.Distribution:
+    """Return the distribution of the latents.
+
+    Args:
+        kind: the prior.
+        module: what it learns, registered.
+        latents: number of latents.
+        context: the conditions of each datum, None without.
+        encode: the posterior at inputs as the encoder sees them.
+        like: a tensor of the device and dtype.
+    """
+    if isinstance(kind, StandardNormal):
+        return dist.Normal(like.new_zeros(latents), 1.0).to_event(1)
+    if isinstance(kind, MixturePrior):
+        each = dist.Normal(module["locs"], torch.exp(module["log_scales"])).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=module["logits"]), each)
+    if isinstance(kind, VampPrior):
+        weights = dist.Categorical(logits=module["logits"])
+        return dist.MixtureSameFamily(weights, encode(module["inputs"]))
+    if is_distribution(kind):
+        return kind
+    given = context is not None and getattr(kind, "context", 0)
+    return module(context) if given else module()
