@@ -12,8 +12,9 @@ import numpy as np
 from jax import Array, lax, random
 from jaxtyping import Float, Int
 
-from deepgen_ppl.numpyro import contraction
+from deepgen_ppl.numpyro import contraction, linear
 from deepgen_ppl.plans import Plan, chunk_of
+from deepgen_ppl.products import few, patched, products_of
 
 Tables = Sequence[np.ndarray]
 """Log tables of each stack of a plan, `(*cards, G, M)`; M is 1 where the parts share them."""
@@ -39,7 +40,18 @@ def log_sums(plan: Plan, tables: Tables) -> Float[np.ndarray, " M"]:
     def chunk(tables: list[Array], weights: Array, key: Array) -> tuple[Array, tuple[()]]:
         return contraction.log_sum(plan, tables), ()
 
-    return _run(plan, "sums", (), tables, chunk)[0]
+    products = products_of(plan)
+    if products is None:
+        return _run(plan, "sums", (), tables, chunk)[0]
+
+    def fast(tables: list[Array], weights: Array, key: Array) -> tuple[linear.Sums, tuple[()]]:
+        return linear.log_sum(products, tables), ()
+
+    sums = _run(plan, "products", (), tables, fast)[0]
+    lost = np.flatnonzero(~sums.sound)
+    if not len(lost):
+        return sums.log_sum
+    return patched(sums.log_sum, _run(plan, "sums", (), few(tables, lost), chunk)[0], lost)
 
 
 def marginals(
@@ -76,7 +88,29 @@ def marginals(
         pairs = list(zip(wanted, slopes, strict=True))
         return (found, [s for n, s in pairs if n in own]), [s for n, s in pairs if n not in own]
 
-    (found, each), summed = _run(plan, "marginals", tuple(wanted), tables, chunk, weights)
+    def whole() -> tuple[Any, Any]:
+        return _run(plan, "marginals", tuple(wanted), tables, chunk, weights)
+
+    products = products_of(plan)
+    if products is None:
+        (found, each), summed = whole()
+    else:
+
+        def fast(tables: list[Array], weights: Array, key: Array) -> tuple[Any, list[Array]]:
+            sums, slopes = linear.marginals(products, tables, wanted, weights)
+            pairs = list(zip(wanted, slopes, strict=True))
+            return (sums, [s for n, s in pairs if n in own]), [s for n, s in pairs if n not in own]
+
+        name, static = "products and marginals", tuple(wanted)
+        ((found, sound), each), summed = _run(plan, name, static, tables, fast, weights)
+        lost = np.flatnonzero(~sound)
+        if len(lost) and (summed or len(lost) == len(sound)):
+            (found, each), summed = whole()
+        elif len(lost):
+            part = few(tables, lost), chunk, None if weights is None else few([weights], lost)[0]
+            (more, slopes), _ = _run(plan, "marginals", static, *part)
+            found = patched(found, more, lost)
+            each = [patched(s, m, lost) for s, m in zip(each, slopes, strict=True)]
     parts, sums = iter(each), iter(summed)
     return found, [next(parts) if number in own else next(sums) for number in wanted]
 

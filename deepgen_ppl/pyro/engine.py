@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepgen_ppl.plans import Plan, chunk_of
-from deepgen_ppl.pyro import contraction
+from deepgen_ppl.products import few, patched, products_of
+from deepgen_ppl.pyro import contraction, linear
 
 Tables = Sequence[np.ndarray]
 """Log tables of each stack of a plan, `(*cards, G, M)`; M is 1 where the parts share them."""
@@ -37,7 +38,18 @@ def log_sums(plan: Plan, tables: Tables) -> Float[np.ndarray, " M"]:
     def chunk(tables: list[Tensor], weights: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         return [contraction.log_sum(plan, tables)], []
 
-    return _run(plan, tables, chunk)[0][0]
+    products = products_of(plan)
+    if products is None:
+        return _run(plan, tables, chunk)[0][0]
+
+    def fast(tables: list[Tensor], weights: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        return list(linear.log_sum(products, tables)), []
+
+    found, sound = _run(plan, tables, fast)[0]
+    lost = np.flatnonzero(~sound)
+    if not len(lost):
+        return found
+    return patched(found, _run(plan, few(tables, lost), chunk)[0][0], lost)
 
 
 def marginals(
@@ -75,7 +87,30 @@ def marginals(
             [slope for number, slope in pairs if number not in own],
         )
 
-    (found, *each), summed = _run(plan, tables, chunk, weights)
+    def whole() -> tuple[list[np.ndarray], list[np.ndarray]]:
+        return _run(plan, tables, chunk, weights)
+
+    products = products_of(plan)
+    if products is None:
+        (found, *each), summed = whole()
+    else:
+
+        def fast(tables: list[Tensor], weights: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+            sums, slopes = linear.marginals(products, tables, wanted, weights)
+            pairs = list(zip(wanted, slopes, strict=True))
+            return [*sums, *(s for n, s in pairs if n in own)], [
+                s for n, s in pairs if n not in own
+            ]
+
+        (found, sound, *each), summed = _run(plan, tables, fast, weights)
+        lost = np.flatnonzero(~sound)
+        if len(lost) and (summed or len(lost) == len(sound)):
+            (found, *each), summed = whole()
+        elif len(lost):
+            part = few(tables, lost), chunk, None if weights is None else few([weights], lost)[0]
+            (more, *slopes), _ = _run(plan, *part)
+            found = patched(found, more, lost)
+            each = [patched(s, m, lost) for s, m in zip(each, slopes, strict=True)]
     parts, sums = iter(each), iter(summed)
     return found, [next(parts) if number in own else next(sums) for number in wanted]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from deepgen_ppl import loops, plans
+from deepgen_ppl import loops, plans, products
 from deepgen_ppl.contraction import groups_of, plan_of
 from deepgen_ppl.plans import Loop, Plan
 
@@ -46,11 +46,20 @@ def test_loops_are_among_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.fixture(params=["sums of logarithms", "products"])
+def scale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The scale on which log sums and marginals are found: graphs are not too small for either."""
+    if request.param == "products":
+        monkeypatch.setattr(products, "_LEAST_TABLE", 0)
+    return request.param
+
+
 def some_tables(plan: Plan, seed: int, forbidden: float = 0.02) -> list[np.ndarray]:
     """Tables of three parts that share those of factors."""
     return factor_graphs.tables(plan, 3, seed, forbidden, shared=factor_graphs.factors(plan))
 
 
+@pytest.mark.usefixtures("scale")
 def test_log_sums_and_marginals(engine: ModuleType, plan: Plan) -> None:
     """Sums, marginals of variables and of factors are those of the enumeration."""
     tables = factor_graphs.tables(plan, 3)
@@ -63,6 +72,7 @@ def test_log_sums_and_marginals(engine: ModuleType, plan: Plan) -> None:
         np.testing.assert_allclose(ours, truth, **CLOSE)
 
 
+@pytest.mark.usefixtures("scale")
 def test_shared_tables_have_the_weighted_sum_of_marginals(engine: ModuleType, plan: Plan) -> None:
     tables = some_tables(plan, 1)
     law, weights = enumerated(plan, tables), np.array([0.5, 2.0, 0.0])
@@ -73,6 +83,27 @@ def test_shared_tables_have_the_weighted_sum_of_marginals(engine: ModuleType, pl
         truth = truth.sum(-1, keepdims=True) if number in factor_graphs.factors(plan) else truth
         assert seen[number].shape == tables[number].shape
         np.testing.assert_allclose(seen[number], truth, **CLOSE)
+
+
+def test_products_that_would_underflow_are_summed_as_logarithms(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables that contradict each other by factors of e^-120: in one part of five, and in all."""
+    monkeypatch.setattr(products, "_LEAST_TABLE", 0)
+    plan = plan_of([3, 3, 3, 3], [(0, 1), (0, 2), (1, 3), (2, 3), (0, 3)])
+    assert products.products_of(plan) is not None
+    for chosen in ([3], range(5)):
+        tables = factor_graphs.tables(plan, 5, 3, forbidden=0.0)
+        one, other = (plan.table(factor) for factor in (1, 4))
+        for part in chosen:
+            tables[one[0]][0, :, one[1], part] -= 120.0
+            tables[other[0]][1:, :, other[1], part] -= 120.0
+        law = enumerated(plan, tables)
+        np.testing.assert_allclose(engine.log_sums(plan, tables), law.log_sums, **CLOSE)
+        found, seen = engine.marginals(plan, tables, range(len(tables)))
+        np.testing.assert_allclose(found, law.log_sums, **CLOSE)
+        for ours, truth in zip(seen, factor_graphs.marginals(plan, law), strict=True):
+            np.testing.assert_allclose(ours, truth, **CLOSE)
 
 
 def test_best_states(engine: ModuleType, plan: Plan) -> None:
@@ -119,6 +150,7 @@ def test_slopes(engine: ModuleType, plan: Plan) -> None:
     np.testing.assert_allclose(engine.slopes(plan, tables, directions), truth, atol=1e-4)
 
 
+@pytest.mark.usefixtures("scale")
 @pytest.mark.parametrize("plan", ["chain", "star", "threes"], indirect=True)
 def test_impossible_parts(engine: ModuleType, plan: Plan) -> None:
     """A part without possible states has log sum minus infinity and touches no other."""
