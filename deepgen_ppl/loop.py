@@ -94,6 +94,7 @@ class Record:
         patience: validations without improvement after which to stop.
         awaited: whether every report is waited for, as callbacks do.
         columns: names of what is told of each step beside its loss, which reports have means of.
+        verb: what runs, for the words of Ctrl-C.
 
     Example:
         >>> record = Record(200, awaited=True)
@@ -112,7 +113,9 @@ class Record:
         patience: int | None = None,
         awaited: bool = False,
         columns: Sequence[str] = (),
+        verb: str = "svi",
     ) -> None:
+        self.verb = verb
         self.num_steps, self.per_epoch = num_steps, per_epoch if validated else 0
         self.validated, self.patience = validated, patience
         self.awaited = awaited or (validated and not per_epoch)
@@ -212,6 +215,13 @@ class Record:
             self.stopped = f"no better validation loss in {self.patience} validations"
         return False
 
+    def note(self, monitor: Callable[[], Mapping[str, float]] | None) -> None:
+        """Add what is watched to the history, where the run stands at a report."""
+        if monitor is None or not self.reported():
+            return
+        for name, value in monitor().items():
+            self.history.setdefault(name, []).append(float(value))
+
     def tell(self, callbacks: Any, params: Callable[[], dict[str, Any]]) -> None:
         """Tell every callback of the report the run stands at; one may stop it."""
         if not self.reported():
@@ -226,7 +236,7 @@ class Record:
         """Return what Ctrl-C raises, naming the checkpoint where there is one."""
         where = f"; its state is in {path}" if path else ""
         return KeyboardInterrupt(
-            f"svi interrupted after step {self.done} of {self.num_steps}{where}"
+            f"{self.verb} interrupted after step {self.done} of {self.num_steps}{where}"
         )
 
     def manifest(self) -> dict[str, Any]:
@@ -252,14 +262,16 @@ class Record:
 
 
 @contextlib.contextmanager
-def bar(wanted: bool, num_steps: int, done: int) -> Iterator[Callable[[int, float], None]]:
+def bar(
+    wanted: bool, num_steps: int, done: int, verb: str = "svi"
+) -> Iterator[Callable[[int, float], None]]:
     """Show a bar of steps; what it gives is called with the steps done and the loss."""
     if not wanted:
         yield lambda step, loss: None
         return
     from tqdm.auto import tqdm
 
-    with tqdm(total=num_steps, initial=done, desc="svi", unit="step", leave=True) as shown:
+    with tqdm(total=num_steps, initial=done, desc=verb, unit="step", leave=True) as shown:
 
         def show(step: int, loss: float) -> None:
             shown.set_postfix_str(f"loss {loss:.4f}", refresh=False)

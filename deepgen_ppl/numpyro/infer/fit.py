@@ -16,6 +16,8 @@ from jaxtyping import Float
 from deepgen_ppl import archive
 from deepgen_ppl.diagnosis import Diagnosis
 from deepgen_ppl.diagnostics import diagnose_fit
+from deepgen_ppl.energy_monitors import diagnose_energy
+from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.numpyro.infer.checkpoint import flatten, restore
 from deepgen_ppl.numpyro.infer.laplace import normal_guide
 from deepgen_ppl.numpyro.program import Pair, abstract_params, read_pair
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fit:
-    """What `svi` found.
+    """What a verb that trains found: `svi`, `contrastive`, `score_matching` and their like.
 
     Attributes:
         params: learned values by name (constrained; module parameters as pytrees), with mutable
@@ -47,6 +49,10 @@ class Fit:
         stopped: why the run ended early; empty otherwise.
         data: the training data; None after `load_fit`.
         model_kwargs: constants passed by name.
+        verb: the verb that was called.
+        chains: last values of the sites that the negative phase draws, of each chain; of
+            `contrastive` only, and not kept in files.
+        evidence: the log normaliser that `noise_contrastive` found, not kept in files.
     """
 
     params: dict[str, Any]
@@ -62,6 +68,9 @@ class Fit:
     stopped: str = ""
     data: tuple | None = field(default=None, repr=False)
     model_kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
+    verb: str = "svi"
+    chains: dict[str, Any] | None = field(default=None, repr=False)
+    evidence: Evidence | None = None
 
     def posterior(self, *data: Any, num_samples: int = 1000, seed: int = 0) -> Posterior:
         """Draw from the guide.
@@ -143,6 +152,8 @@ class Fit:
         """
         from deepgen_ppl.numpyro.infer.importance import judge_guide
 
+        if self.verb != "svi":
+            return diagnose_energy(self.losses, self.history, self.verb)
         title = f"svi, {len(self.losses)} steps"
         if self.guide is None or (self.data is None and not data):
             return diagnose_fit(self.losses, None, title=title)
@@ -171,6 +182,7 @@ class Fit:
             "seconds": self.seconds,
             "compile_seconds": self.compile_seconds,
             "stopped": self.stopped,
+            "verb": self.verb,
             "seed": self.seed if isinstance(self.seed, int) else None,
         }
         arrays = {**flatten(self.params, "params"), "losses": self.losses}
@@ -236,6 +248,7 @@ def load_fit(
         guide=guide,
         seed=manifest["seed"] if manifest["seed"] is not None else 0,
         stopped=manifest["stopped"],
+        verb=manifest.get("verb", "svi"),
         model_kwargs=dict(model_kwargs or {}),
     )
 

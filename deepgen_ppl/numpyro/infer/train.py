@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -86,6 +86,8 @@ def train(
     seed: int | Array = 0,
     build: Build | None = None,
     columns: Sequence[str] = (),
+    monitor: Callable[[Any, Any], Mapping[str, float]] | None = None,
+    verb: str = "svi",
 ) -> TrainResult:
     """Minimise a loss; nothing crosses to the host between two looks at it.
 
@@ -118,6 +120,8 @@ def train(
         build: where the compiled functions are kept; their code must depend on nothing that it
             does not know. By default they are those of this call.
         columns: names of what the loss returns beside its value; reports have their means.
+        monitor: (params, mutable) -> numbers that join the history at every report.
+        verb: what runs, as the bar and Ctrl-C name it.
 
     Returns:
         The result; a non-finite step is told by its `failed`.
@@ -139,8 +143,9 @@ def train(
             per_epoch=inputs.num_rows // batch_size if batch_size else 0,
             validated=validate is not None,
             patience=patience,
-            awaited=bool(callbacks),
             columns=columns,
+            awaited=bool(callbacks) or monitor is not None,
+            verb=verb,
         ),
         validate,
         checkpoint,
@@ -148,12 +153,13 @@ def train(
     run.compile(build or Build(loss), params, mutable, inputs, as_key(seed))
     run.resume()
     record = run.record
-    with bar(progress, num_steps, record.done) as show, interruptible() as interrupted:
+    with bar(progress, num_steps, record.done, verb) as show, interruptible() as interrupted:
         while record.running:
             run.advance()
             if record.failed is not None:
                 break
             show(record.done, record.loss)
+            record.note(monitor and (lambda: monitor(run.state.params, run.state.mutable)))
             record.tell(callbacks, run.constrained(constrain))
             if interrupted():
                 run.save()

@@ -16,6 +16,8 @@ from torch import Tensor
 from deepgen_ppl import archive
 from deepgen_ppl.diagnosis import Diagnosis
 from deepgen_ppl.diagnostics import diagnose_fit
+from deepgen_ppl.energy_monitors import diagnose_energy
+from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.pyro.data import to_tensor
 from deepgen_ppl.pyro.infer.checkpoint import flatten
 from deepgen_ppl.pyro.infer.laplace import normal_guide
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fit:
-    """What `svi` found.
+    """What a verb that trains found: `svi`, `contrastive`, `score_matching` and their like.
 
     Attributes:
         params: learned values by name (constrained), buffers of the modules among them; copies.
@@ -48,6 +50,10 @@ class Fit:
         stopped: why the run ended early; empty otherwise.
         data: the training data; None after `load_fit`.
         model_kwargs: constants passed by name.
+        verb: the verb that was called.
+        chains: last values of the sites that the negative phase draws, of each chain; of
+            `contrastive` only, and not kept in files.
+        evidence: the log normaliser that `noise_contrastive` found, not kept in files.
     """
 
     params: dict[str, Tensor]
@@ -63,6 +69,9 @@ class Fit:
     stopped: str = ""
     data: tuple | None = field(default=None, repr=False)
     model_kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
+    verb: str = "svi"
+    chains: dict[str, Any] | None = field(default=None, repr=False)
+    evidence: Evidence | None = None
     _batch_size: int | None = field(default=None, init=False, repr=False)
 
     def posterior(self, *data: Any, num_samples: int = 1000, seed: int = 0) -> Posterior:
@@ -145,6 +154,8 @@ class Fit:
         """
         from deepgen_ppl.pyro.infer.importance import judge_guide
 
+        if self.verb != "svi":
+            return diagnose_energy(self.losses, self.history, self.verb)
         title = f"svi, {len(self.losses)} steps"
         if self.guide is None or (self.data is None and not data):
             return diagnose_fit(self.losses, None, title=title)
@@ -175,6 +186,7 @@ class Fit:
             "compiled": self.compiled,
             "reason": self.reason,
             "stopped": self.stopped,
+            "verb": self.verb,
             "seed": self.seed,
             "batch_size": self._batch_size,
         }
@@ -249,6 +261,7 @@ def load_fit(
         reason=manifest["reason"],
         seed=manifest["seed"],
         stopped=manifest["stopped"],
+        verb=manifest.get("verb", "svi"),
         model_kwargs=dict(model_kwargs or {}),
     )
     fit._batch_size = manifest["batch_size"]
