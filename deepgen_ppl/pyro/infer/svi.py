@@ -135,7 +135,7 @@ def svi(
         )
         batch_size = None if batch_size == pair.num_rows else batch_size
         objective.check(pair, batch_size)
-        leaves = _start(pair, start)
+        leaves = place_leaves(pair, start)
         if not leaves:
             raise ValueError("there is nothing to fit: neither model nor guide has a parameter.")
         tensors = data_.to_tensors(data, next(iter(leaves.values())).device)
@@ -227,7 +227,7 @@ def _check_options(
         raise ValueError(f"compile={compile!r}: pass one of {', '.join(map(repr, MODES))}.")
 
 
-def _start(pair: Pair, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def place_leaves(pair: Pair, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the leaves that are trained, at the values to start from."""
     with torch.no_grad():
         for name, value in values.items():

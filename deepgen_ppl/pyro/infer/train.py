@@ -76,6 +76,8 @@ def train(
     progress: bool = True,
     seed: int = 0,
     columns: Sequence[str] = (),
+    monitor: Callable[[], Mapping[str, float]] | None = None,
+    verb: str = "svi",
 ) -> TrainResult:
     """Minimise a loss; no step waits for its value, which is looked at later.
 
@@ -103,6 +105,8 @@ def train(
         progress: whether to show a bar.
         seed: seeds batches and noise.
         columns: names of what the loss returns beside its value; reports have their means.
+        monitor: numbers that join the history at every report.
+        verb: what runs, as the bar and Ctrl-C name it.
 
     Returns:
         The result; a non-finite step is told by its `failed`.
@@ -116,17 +120,19 @@ def train(
         per_epoch=batches.per_epoch,
         validated=validate is not None,
         patience=patience,
-        awaited=bool(callbacks),
         columns=columns,
+        awaited=bool(callbacks) or monitor is not None,
+        verb=verb,
     )
     run = _Run(step, buffers, batches, record, per_datum, validate, checkpoint, seed)
     run.resume()
-    with bar(progress, num_steps, record.done) as show, interruptible() as interrupted:
+    with bar(progress, num_steps, record.done, verb) as show, interruptible() as interrupted:
         while record.running:
             run.advance(interrupted)
             if record.failed is not None:
                 return run.result()
             show(record.done, record.loss)
+            record.note(monitor)
             record.tell(callbacks, params)
             if interrupted():
                 run.save()

@@ -1,0 +1,504 @@
+"""The verb `contrastive`: maximum likelihood of a program whose factors are not normalised."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from deepgen_ppl import energy_checks
+from deepgen_ppl import energy_monitors as monitors
+from deepgen_ppl.loop import NonFiniteError, Progress
+from deepgen_ppl.pyro import data as data_
+from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.infer.fit import Fit
+from deepgen_ppl.pyro.infer.learn import (
+    Asked,
+    learn,
+    program_of,
+    shaken,
+    start_values,
+    values_of,
+)
+from deepgen_ppl.pyro.infer.negative import ProgramChains, Sampler, first_step
+from deepgen_ppl.pyro.infer.phases import (
+    Phases,
+    check_data,
+    depends_on_rows,
+    negative_chains,
+    positive_loss,
+    read_phases,
+)
+from deepgen_ppl.pyro.infer.train import mix
+from deepgen_ppl.pyro.parameters import forked_rng, private_store, snapshot
+
+_SMOOTHING = 0.1
+_LONGER = 10
+
+
+def contrastive(
+    model: Any,
+    *data: Any,
+    sampler: Any = None,
+    persistent: bool = True,
+    num_chains: int = 128,
+    chain_steps: int = 1,
+    guide: Callable[..., Any] | None = None,
+    positive: str = "auto",
+    negative: Sequence[str] | None = None,
+    start: str = "data",
+    buffer_size: int | None = None,
+    restart: float = 0.0,
+    num_steps: int = 2000,
+    batch_size: int | None = None,
+    optim: Any = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    callbacks: Sequence[Callable[[Progress], Any]] = (),
+    progress: bool = True,
+    clip_norm: float | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    params: Any = None,
+    seed: int = 0,
+) -> Fit:
+    r"""Fit an unnormalised density by maximum likelihood, its normaliser's gradient by chains.
+
+    \[ \nabla_\theta \log p_\theta(x) = \nabla_\theta \log p^*_\theta(x)
+       - \mathbb E_{x' \sim p_\theta}\bigl[\nabla_\theta \log p^*_\theta(x')\bigr] \]
+
+    for any program with `factor` statements, whose density is the product of its sites' densities
+    and of the factors' exponentials, or for a ready energy. The visible variables are observed
+    sites with a base distribution. The positive phase scores the data, hidden sites summed out
+    exactly, bounded by a guide, or drawn; the negative phase draws the observed sites of the data
+    plate anew, with hidden ones, by chains. Covariates and factors stay as they are.
+
+    Args:
+        model: a program with factors, or a ready energy such as `EnergyModel` or `RBM`.
+        *data: arrays whose leading axis is the data axis, scalars or None.
+        sampler: "gibbs", "gibbs_with_gradients", "langevin", "mala", "hmc", or the options of a
+            vectorised kernel of `mcmc`; None is a ready energy's own chain, else Gibbs for discrete
+            sites and MALA for continuous ones. Step sizes follow the acceptance.
+        persistent: whether chains go on where they were (PCD); otherwise they set out from the
+            batch at each step (CD-k).
+        num_chains: chains that move at each step; with covariates, or without persistence, there is
+            one for each row of the batch.
+        chain_steps: steps k of each chain between two updates.
+        guide: a guide over hidden sites; the positive phase is then its evidence lower bound.
+        positive: "exact" sums hidden sites out, "sampled" draws them by chains; "auto" sums them
+            out where it can.
+        negative: names of the observed sites to draw, by default those of the data plate.
+        start: "data" or "base", where chains set out from.
+        buffer_size: persistent chains that are kept, of which `num_chains` move at each step.
+        restart: probability with which a chain that moves sets out anew from the base.
+        num_steps: number of gradient steps.
+        batch_size: rows B of a minibatch, None for all rows at every step.
+        optim: a torch optimizer class, a function of the parameters that makes one, or an optimizer of
+            Pyro; None is Adam, 1e-3.
+        checkpoint: file that keeps the run with its chains; a run that finds it resumes exactly.
+        callbacks: functions of a `Progress`, called a hundred times a run; a truthy answer stops.
+        progress: whether to show a bar.
+        clip_norm: largest Euclidean norm of the gradient.
+        model_kwargs: constants passed by name.
+        params: values to start from, by name, or a `Fit`.
+        seed: seeds initial values, batches and chains.
+
+    Returns:
+        The fit. `losses` are energies of the data less energies of the chains, which hover about
+        zero and are no measure of success; `history` has "energy_data", "energy_chains",
+        "energy_width" (deviation among chains), "acceptance", "chain_age", "chain_rhat",
+        "chain_spread", "weight_norm" and "log_z_drift" (change of log Z since the last report);
+        `chains` the last visible values; `diagnose()` judges them.
+
+    Raises:
+        ValueError: no observed site, data outside their support, a guide with factors, a sampler
+            that does not fit; before anything is compiled.
+        NonFiniteError: an energy turned non-finite; it names the first chain and the step.
+
+    Cost:
+        A gradient of the data's energy, and `chain_steps` moves of all chains, at each step; steps
+        run one by one.
+
+    References:
+        Hinton: Training products of experts by minimizing contrastive divergence. Neural
+        Computation 14(8), 2002.
+
+        Tieleman: Training restricted Boltzmann machines using approximations to the likelihood
+        gradient. ICML 2008.
+
+        Du and Mordatch: Implicit generation and modeling with energy-based models. NeurIPS 2019.
+        https://arxiv.org/abs/1903.08689
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model(x):  # spins with a learned tie
+        ...     tie = pyro.param("tie", torch.tensor(0.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         x = pyro.sample("x", dist.Bernoulli(0.5).expand([2]).to_event(1), obs=x)
+        ...         pyro.factor("energy", tie * (2 * x[..., 0] - 1) * (2 * x[..., 1] - 1))
+        >>> x = np.repeat([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]], [40, 40, 10, 10], 0)
+        >>> fit = contrastive(model, x, num_steps=60, progress=False)
+        >>> bool(fit.params["tie"] > 0)
+        True
+    """
+    asked = Asked(num_steps, batch_size, optim, clip_norm, checkpoint, callbacks, progress,
+                  model_kwargs, params, seed)  # fmt: skip
+    options = _Options.of(persistent, num_chains, chain_steps, start, buffer_size, restart)
+    with private_store(), forked_rng(seed):
+        run, leaves = _set_up(model, data, asked, guide, sampler, positive, negative)
+        run.options = options
+        asked = asked._replace(batch_size=run.batch_size)
+        run.begin(leaves, seed)
+        watch = _Watch(run, leaves)
+        fit, result = learn(
+            "contrastive", run.phases.pair, (run.model, guide), data, run.loss, leaves,
+            run.pool.tensors(), asked, settings={"options": repr(options)}, monitor=watch,
+            callbacks=(lambda _: monitors.diverges(watch.spread),),
+        )  # fmt: skip
+        with handlers.validation(False):
+            if result.failed is not None:
+                raise run.blame(fit, result, seed)
+            pool = run.pool
+            fit.chains = run.chains.values(fit.params, run.data, pool.rows, pool.state)
+            if monitors.diverges(watch.spread):
+                fit.stopped = monitors.run_away(watch.spread)
+                warnings.warn(fit.stopped, UserWarning, stacklevel=2)
+            elif persistent:
+                torch.manual_seed(mix(seed, 3))
+                fit.history["short_run_gap"] = np.asarray([run.short_run(fit.params)])
+    return fit
+
+
+class _Options(NamedTuple):
+    """How chains are kept."""
+
+    persistent: bool
+    num_chains: int
+    chain_steps: int
+    start: str
+    buffer_size: int
+    restart: float
+
+    @classmethod
+    def of(cls, persistent: bool, num_chains: int, chain_steps: int, start: str,
+           buffer_size: int | None, restart: float) -> _Options:  # fmt: skip
+        energy_checks.check_count("num_chains", num_chains)
+        energy_checks.check_count("chain_steps", chain_steps)
+        energy_checks.check_choice("start", start, energy_checks.STARTS)
+        energy_checks.check_buffer(buffer_size, num_chains, restart, persistent)
+        size = buffer_size or num_chains
+        return cls(persistent, num_chains, chain_steps, start, size, float(restart))
+
+
+@dataclass
+class Pool:
+    """All chains that are kept, and what is watched of them.
+
+    Attributes:
+        state: state of the sampler.
+        rows: data row of each chain.
+        age: updates since each chain set out.
+        mean: running mean of each chain's centred log density.
+        square: running mean of its square.
+        log_step: logarithm of the step size.
+        number: updates done.
+        watched: smoothed energies and acceptance.
+        hidden: state of the chains on hidden sites given the data, of all rows; or None.
+        hidden_step: logarithm of their step size.
+    """
+
+    state: Any
+    rows: Int[Tensor, " chain"]
+    age: Int[Tensor, " chain"]
+    mean: Float[Tensor, " chain"]
+    square: Float[Tensor, " chain"]
+    log_step: Float[Tensor, ""]
+    number: Int[Tensor, ""]
+    watched: dict[str, Tensor]
+    hidden: Any
+    hidden_step: Float[Tensor, ""]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all of them by name, as a checkpoint keeps them."""
+        found = {name: getattr(self, name) for name in ("rows", "age", "mean", "square",
+                 "log_step", "number", "hidden_step")}  # fmt: skip
+        found |= {f"watched.{name}": value for name, value in self.watched.items()}
+        for name in ("state", "hidden"):
+            leaves = tree_leaves(getattr(self, name))
+            found |= {f"{name}.{i}": leaf for i, leaf in enumerate(leaves) if leaf is not None}
+        return {f"negative chains.{name}": value for name, value in found.items()}
+
+
+@dataclass
+class _Run:
+    """A run of contrastive training: the loss, the chains, and what may be asked of both."""
+
+    model: Callable[..., Any]
+    phases: Phases
+    chains: Sampler
+    given: ProgramChains | None
+    positive: Callable[..., Any]
+    data: tuple[Any, ...]
+    batch_size: int | None
+    by_row: bool
+    first: float
+    options: Any = None
+
+    def begin(self, leaves: Mapping[str, Tensor], seed: int) -> None:
+        """Let the chains set out."""
+        num_rows, options = self.num_rows, self.options
+        size = options.buffer_size
+        if not options.persistent:
+            size = self.batch_size or num_rows
+        elif self.by_row:
+            size = num_rows
+        rng = np.random.default_rng(seed)
+        copies = 1 if self.by_row or not options.persistent else monitors.COPIES
+        rows = np.arange(num_rows)
+        if not self.by_row:
+            groups = -(-size // copies)
+            chosen = rng.permutation(num_rows) if groups <= num_rows else rng.integers(
+                num_rows, size=groups)  # fmt: skip
+            rows = np.repeat(chosen[:groups], copies)[:size]
+        values = {n: v.detach() for n, v in values_of(self.phases.pair, leaves).items()}
+        torch.manual_seed(mix(seed, 5))
+        with handlers.validation(False):
+            index = torch.as_tensor(rows.astype(np.int64))
+            state = self.chains.start(values, self.data, index, options.start == "data")
+            hidden = None
+            if self.phases.positive == "sampled":
+                assert self.given is not None
+                hidden = self.given.start(values, self.data, torch.arange(num_rows), False)
+            self.scale = self._scale(values)
+        names = ("energy_data", "energy_chains", "energy_width", "acceptance", "discrepancy")
+        first = torch.tensor(self.first)
+        self.pool = Pool(
+            tree_map(lambda leaf: leaf.detach().clone(), state), index,
+            torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.zeros(size), first,
+            torch.tensor(0), {name: torch.zeros(()) for name in names},
+            tree_map(lambda leaf: leaf if leaf is None else leaf.detach().clone(), hidden),
+            first.clone(),
+        )  # fmt: skip
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the data, 1 without rows."""
+        return max(self.phases.pair.num_rows or 1, 1)
+
+    def _scale(self, values: Mapping[str, Tensor]) -> float:
+        """Return the root mean square of the data where chains live."""
+        if not self.chains.is_continuous:
+            return 0.0
+        count = self.num_rows
+        rows = torch.as_tensor(np.linspace(0, count - 1, min(count, 512)).astype(np.int64))
+        place = self.chains.place(self.chains.start(values, self.data, rows, True))
+        return float(place.square().mean().sqrt())
+
+    @property
+    def same_kind(self) -> float:
+        """One where data and chains have energies of the same kind: no hidden site summed out."""
+        own = isinstance(self.chains, ProgramChains)
+        return float("nan") if own and self.phases.positive in ("exact", "guide") else 1.0
+
+    # ----------------------------------------------------------------------------- the loss
+
+    def loss(self, leaves: Mapping[str, Tensor], rows: Tensor | None) -> Tensor:
+        """Return energies of the data less those of the chains, times the rows."""
+        pool, params = self.pool, values_of(self.phases.pair, leaves)
+        held = {name: value.detach() for name, value in params.items()}
+        count = self.num_rows
+        if self.phases.positive == "sampled":
+            data = self._sampled(params, held, rows)
+        else:
+            data = self.positive(params, rows) / count
+        chosen, chain_rows, rate, worst = self._advance(held, rows)
+        log_probs = self.chains.log_prob(params, self.data, chain_rows, chosen)
+        loss = data + log_probs.mean()
+        seen = {
+            "energy_data": data,
+            "energy_chains": -log_probs.mean(),
+            "energy_width": log_probs.std(correction=0) * self.same_kind,
+            "acceptance": rate.mean(),
+            "discrepancy": worst,
+        }
+        with torch.no_grad():
+            share = 1.0 if int(pool.number) == 0 else _SMOOTHING
+            for name, old in pool.watched.items():
+                old.copy_((1 - share) * old + share * seen[name].detach())
+            pool.number += 1
+        return count * loss
+
+    def _sampled(self, params: Any, held: Any, rows: Tensor | None) -> Tensor:
+        """Draw the hidden sites of the batch by chains that go on from batch to batch."""
+        assert self.given is not None
+        pool = self.pool
+        index = torch.arange(self.num_rows) if rows is None else rows
+        own = tree_map(lambda leaf: leaf[index], pool.hidden)
+        found = self.given.move(
+            held, self.data, index, own, pool.hidden_step, self.options.chain_steps
+        )
+        _put(pool.hidden, found.state, index)
+        pool.hidden_step.copy_(found.log_step)
+        return -self.given.log_prob(params, self.data, index, found.state).mean()
+
+    def _advance(
+        self, held: Any, rows: Tensor | None
+    ) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """Move the chains that are due, and keep what is watched of each."""
+        options, pool = self.options, self.pool
+        size = len(pool.rows)
+        index = torch.arange(size)
+        if not options.persistent:
+            batch = pool.rows if rows is None else rows
+            begun = self.chains.start(held, self.data, batch, options.start == "data")
+            _put(pool.state, begun, index)
+            pool.rows.copy_(batch)
+        elif self.by_row and rows is not None:
+            index = rows
+        elif size > options.num_chains:
+            index = torch.randperm(size)[: options.num_chains]
+        chain_rows, age = pool.rows[index], pool.age[index]
+        state = tree_map(lambda leaf: leaf[index], pool.state)
+        if options.restart and options.persistent:
+            fresh = self.chains.start(held, self.data, chain_rows, False)
+            anew = torch.rand(len(index)) < options.restart
+            state = tree_map(lambda a, b: _where(anew, a, b), fresh, state)
+            age = torch.where(anew, 0, age)
+        found = self.chains.move(
+            held, self.data, chain_rows, state, pool.log_step, options.chain_steps
+        )
+        with torch.no_grad():
+            log_prob = self.chains.log_prob(held, self.data, chain_rows, found.state)
+            centred = log_prob - log_prob.mean()
+            share = (1.0 / (age + 1.0)).clamp(min=monitors.RATE)
+            pool.mean[index] = (1 - share) * pool.mean[index] + share * centred
+            pool.square[index] = (1 - share) * pool.square[index] + share * centred**2
+            pool.age[index] = age + 1
+            _put(pool.state, found.state, index)
+            pool.log_step.copy_(found.log_step)
+        return found.state, chain_rows, found.acceptance, found.discrepancy
+
+    # -------------------------------------------------------------------------- afterwards
+
+    def short_run(self, params: Mapping[str, Tensor]) -> float:
+        """Return how far chains from the base end from the kept ones' energies, in deviations."""
+        pool = self.pool
+        begun = self.chains.start(params, self.data, pool.rows, False)
+        steps = _LONGER * self.options.chain_steps
+        found = self.chains.move(params, self.data, pool.rows, begun, pool.log_step, steps)
+        with torch.no_grad():
+            fresh, kept = (
+                self.chains.log_prob(params, self.data, pool.rows, state).double().cpu().numpy()
+                for state in (found.state, pool.state)
+            )
+        width = max(float(kept.std()), 1e-12)
+        return float((fresh.mean() - kept.mean()) / width)
+
+    def blame(self, fit: Fit, result: Any, seed: int) -> NonFiniteError:
+        """Return the error of the step that failed, naming the first chain that is not finite."""
+        torch.manual_seed(mix(seed, 1, result.failed))
+        rows = None if result.rows is None else torch.as_tensor(result.rows)
+        chosen, chain_rows, *_ = self._advance(fit.params, rows)
+        with torch.no_grad():
+            log_prob = self.chains.log_prob(fit.params, self.data, chain_rows, chosen)
+        bad = np.flatnonzero(~np.isfinite(log_prob.cpu().numpy()))
+        chain = int(bad[0]) if bad.size else None
+        return energy_checks.non_finite_energy(result.failed, chain, result.rows, fit)
+
+
+class _Watch:
+    """What is watched at every report: numbers for the history."""
+
+    def __init__(self, run: _Run, leaves: Mapping[str, Tensor]) -> None:
+        self.run, self.leaves = run, leaves
+        self.before: tuple[Any, Any, Any] | None = None
+        self.spread = 0.0
+
+    def __call__(self) -> dict[str, float]:
+        pool = self.run.pool
+        found = {name: float(value) for name, value in pool.watched.items()}
+        age = pool.age.numpy()
+        norms = [float(leaf.detach().double().square().sum()) for leaf in self.leaves.values()]
+        found["weight_norm"] = float(np.sqrt(sum(norms)))
+        found["chain_age"] = float(age.mean()) * self.run.options.persistent
+        mean, square = pool.mean.double().numpy(), pool.square.double().numpy()
+        steady = self.run.options.persistent and not self.run.by_row and age.min() >= 50
+        rhat = monitors.nested_rhat(mean, np.maximum(square - mean**2, 0.0)) if steady else np.nan
+        found["chain_rhat"] = rhat
+        found["chain_spread"] = self._spread()
+        found["log_z_drift"] = self._drift()
+        return found
+
+    def _spread(self) -> float:
+        if not self.run.chains.is_continuous or not self.run.scale:
+            return 0.0
+        place = self.run.chains.place(self.run.pool.state)
+        self.spread = float(place.double().square().mean().sqrt()) / self.run.scale
+        return self.spread
+
+    def _drift(self) -> float:
+        """Return how log Z changed since the last report, by the chains as they were then."""
+        run, before = self.run, self.before
+        params = snapshot(run.phases.pair.params.values(), self.leaves)
+        kept = tree_map(torch.clone, run.pool.state)
+        self.before = params, run.pool.rows.clone(), kept
+        if before is None:
+            return float("nan")
+        old, rows, state = before
+        with torch.no_grad():
+            change = [
+                run.chains.log_prob(own, run.data, rows, state).double() for own in (params, old)
+            ]
+        gain = change[0] - change[1]
+        return float(torch.logsumexp(gain, 0) - np.log(len(gain)))
+
+
+def _set_up(
+    model: Any,
+    data: Sequence[Any],
+    asked: Asked,
+    guide: Callable[..., Any] | None,
+    sampler: Any,
+    positive: str,
+    negative: Sequence[str] | None,
+) -> tuple[_Run, dict[str, Tensor]]:
+    """Read the model and make its chains."""
+    program, energy = program_of(model)
+    phases = read_phases(
+        program, guide, data, negative=negative, positive=positive, params=asked.start,
+        model_kwargs=asked.model_kwargs, batch_size=asked.batch_size, seed=asked.seed,
+    )  # fmt: skip
+    pair = phases.pair
+    batch_size = None if asked.batch_size == pair.num_rows else asked.batch_size
+    leaves = start_values(pair, asked)
+    tensors = data_.to_tensors(data, next(iter(leaves.values())).device)
+    values = values_of(pair, leaves)
+    check_data(phases, tensors, values)
+    loss: Any = None
+    if phases.positive != "sampled":
+        loss = positive_loss(phases, values, tensors, batch_size)
+    general = shaken(pair, leaves)
+    chains, given = negative_chains(
+        phases, energy, sampler, program, data, general, asked.model_kwargs
+    )
+    by_row = depends_on_rows(chains, tensors, general)
+    first = first_step(getattr(chains, "kernel", getattr(chains, "continuous", None)))
+    run = _Run(program, phases, chains, given, loss, tensors, batch_size, by_row, first)
+    return run, leaves
+
+
+def _put(whole: Any, part: Any, index: Tensor) -> None:
+    """Write the states of some chains in place."""
+    with torch.no_grad():
+        for old, new in zip(tree_leaves(whole), tree_leaves(part), strict=True):
+            old[index] = new.to(old.dtype)
+
+
+def _where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(chosen.reshape(chosen.shape + (1,) * (a.dim() - 1)), a, b)
