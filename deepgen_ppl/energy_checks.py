@@ -160,10 +160,10 @@ def check_support(name: str, inside: np.ndarray, values: np.ndarray, support: ob
     Raises:
         ValueError: naming rows and values.
     """
-    inside = np.asarray(inside)
+    inside = np.atleast_1d(inside)
     if inside.all():
         return
-    flat = inside.reshape(len(inside), -1).all(1) if inside.ndim else inside[None]
+    flat = inside.reshape(len(inside), -1).all(1)
     bad = np.flatnonzero(~flat)
     first = np.asarray(values).reshape(len(flat), -1)[bad[0]]
     shown = ", ".join(f"{v:g}" for v in first[:4]) + (", ..." if len(first) > 4 else "")
@@ -284,9 +284,7 @@ def refuse_kind(sampler: object, kind: str, others: str) -> None:
     )
 
 
-def check_buffer(
-    buffer_size: object, num_chains: int, restart: float, persistent: bool
-) -> None:
+def check_buffer(buffer_size: object, num_chains: int, restart: float, persistent: bool) -> None:
     """Refuse a buffer that is smaller than what moves, and options that need persistent chains.
 
     Raises:

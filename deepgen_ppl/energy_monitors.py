@@ -15,7 +15,7 @@ NIJKAMP = "Nijkamp et al. 2020, AAAI"
 HYVARINEN = "Hyvarinen 2005, JMLR 6"
 
 COPIES = 4
-"""Chains that set out from one datum, by which nested R-hat tells whether they have forgotten it."""
+"""Chains that set out from one datum: nested R-hat tells whether they have forgotten it."""
 
 RATE = 0.02
 """Weight of the newest value in the running means of a chain."""
@@ -112,9 +112,9 @@ def _gap(history: Mapping[str, np.ndarray]) -> Check | None:
     if not ok:
         side = "above" if gap > 0 else "below"
         advice = (
-            f"The chains' energy stands {side} that of the data by {abs(gap):.2g} of their standard "
-            "deviations: the chains lag behind, or the steps are too large. Lower "
-            "the learning rate, or raise chain_steps."
+            f"The chains' energy stands {side} that of the data by {abs(gap):.2g} of its standard "
+            "deviations among chains: they lag behind, or the steps are too large. Lower the "
+            "learning rate, or raise chain_steps."
         )
     return Check("energy of chains less data", gap, "within 1 deviation", ok, advice, TIELEMAN)
 

@@ -31,6 +31,7 @@ from deepgen_ppl.numpyro.flows.guide import flow_guide
 from deepgen_ppl.numpyro.infer.ais import ais
 from deepgen_ppl.numpyro.infer.bounds import evidence_bounds
 from deepgen_ppl.numpyro.infer.bridge import bridge
+from deepgen_ppl.numpyro.infer.contrastive import contrastive
 from deepgen_ppl.numpyro.infer.em import em
 from deepgen_ppl.numpyro.infer.exact import exact
 from deepgen_ppl.numpyro.infer.fit import Fit, load_fit
@@ -102,6 +103,7 @@ __all__ = [
     "bayes_net",
     "bridge",
     "check_flow",
+    "contrastive",
     "em",
     "evidence_bounds",
     "exact",

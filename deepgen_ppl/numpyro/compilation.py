@@ -26,7 +26,7 @@ _MOST_KEPT = 64
 """Functions kept for one owner, the oldest go first: machine code takes memory maps, of which a
 process has about 65,000."""
 
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
+FAST_COMPILE: Any = {"xla_backend_optimization_level": 0}
 """Half the time to compile, and the same results up to rounding."""
 
 

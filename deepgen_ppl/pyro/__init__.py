@@ -31,6 +31,7 @@ from deepgen_ppl.pyro.flows.guide import flow_guide
 from deepgen_ppl.pyro.infer.ais import ais
 from deepgen_ppl.pyro.infer.bounds import evidence_bounds
 from deepgen_ppl.pyro.infer.bridge import bridge
+from deepgen_ppl.pyro.infer.contrastive import contrastive
 from deepgen_ppl.pyro.infer.em import em
 from deepgen_ppl.pyro.infer.exact import exact
 from deepgen_ppl.pyro.infer.fit import Fit, load_fit
@@ -102,6 +103,7 @@ __all__ = [
     "bayes_net",
     "bridge",
     "check_flow",
+    "contrastive",
     "em",
     "evidence_bounds",
     "exact",

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -248,16 +249,15 @@ class _Run:
         rows = jnp.asarray(rows, jnp.int32)
         own = jax.tree.map(jnp.asarray, dict(values))
         at_data = options.start == "data"
-        start = self.chains.start
-        state = quickly(lambda *a: start(*a, at_data), random.fold_in(key, 5), own, inputs, rows)
+        start = partial(self.chains.start, at_data=at_data)
+        state = quickly(start, random.fold_in(key, 5), own, inputs, rows)
         zeros = jnp.zeros(size)
         hidden = None
         if self.phases.positive == "sampled":
             assert self.given is not None
             everyone = jnp.arange(num_rows, dtype=jnp.int32)
-            draw = self.given.start
-            about = (random.fold_in(key, 6), own, inputs, everyone)
-            hidden = quickly(lambda *a: draw(*a, False), *about)
+            start = partial(self.given.start, at_data=False)
+            hidden = quickly(start, random.fold_in(key, 6), own, inputs, everyone)
         names = ("energy_data", "energy_chains", "energy_width", "acceptance", "discrepancy")
         self.scale = self._scale(own, inputs)
         pool = Pool(
@@ -331,9 +331,7 @@ class _Run:
         found = self.given.move(
             key, held, inputs, index, own, pool.hidden_step, self.options.chain_steps
         )
-        data = -jnp.mean(
-            self.given.log_prob(params, inputs, index, lax.stop_gradient(found.state))
-        )
+        data = -jnp.mean(self.given.log_prob(params, inputs, index, lax.stop_gradient(found.state)))
         hidden = jax.tree.map(lambda whole, part: whole.at[index].set(part), pool.hidden,
                               found.state)  # fmt: skip
         return pool._replace(hidden=hidden, hidden_step=found.log_step), data, {}
@@ -377,9 +375,7 @@ class _Run:
 
     # -------------------------------------------------------------------------- afterwards
 
-    def short_run(
-        self, params: Mapping[str, Any], inputs: Inputs, pool: Pool, key: Array
-    ) -> float:
+    def short_run(self, params: Mapping[str, Any], inputs: Inputs, pool: Pool, key: Array) -> float:
         """Return how far chains from the base end from the kept ones' energies, in deviations."""
 
         def both(params: Any, inputs: Inputs, pool: Pool, key: Array) -> tuple[Array, Array]:
@@ -388,10 +384,8 @@ class _Run:
             found = self.chains.move(
                 random.fold_in(key, 1), params, inputs, pool.rows, begun, pool.log_step, steps
             )
-            return tuple(
-                self.chains.log_prob(params, inputs, pool.rows, state)
-                for state in (found.state, pool.state)
-            )
+            fresh = self.chains.log_prob(params, inputs, pool.rows, found.state)
+            return fresh, self.chains.log_prob(params, inputs, pool.rows, pool.state)
 
         found = quickly(both, params, inputs, pool, key)
         fresh, kept = (np.asarray(x, float) for x in found)
@@ -483,7 +477,9 @@ def _set_up(
     inputs = pair.inputs(data)
     values = start_values(pair, inputs, asked)
     check_data(phases, inputs, values)
-    loss = positive_loss(phases, values, inputs, batch_size) if phases.positive != "sampled" else None
+    loss = (
+        positive_loss(phases, values, inputs, batch_size) if phases.positive != "sampled" else None
+    )
     general = shaken(pair, values)
     chains, given = negative_chains(
         phases, energy, sampler, program, data, inputs, general, asked.model_kwargs

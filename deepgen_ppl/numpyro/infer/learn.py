@@ -55,7 +55,7 @@ class Asked(NamedTuple):
         return as_key(self.seed)
 
 
-def program_of(model: Any) -> tuple[Callable[..., Any], Any]:
+def program_of(model: Any) -> tuple[Any, Any]:
     """Return a program, and the ready energy that it is of where there is one.
 
     Args:
@@ -66,9 +66,10 @@ def program_of(model: Any) -> tuple[Callable[..., Any], Any]:
         >>> program_of(model)[1] is None
         True
     """
-    if isinstance(model, ReadyEnergy) and hasattr(model, "model"):
-        return model.model, model
-    return model, None
+    found: Any = model
+    if isinstance(found, ReadyEnergy):
+        return found.model, found
+    return found, None
 
 
 def start_values(pair: Pair, inputs: Inputs, asked: Asked) -> dict[str, Any]:

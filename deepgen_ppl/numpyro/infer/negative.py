@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
@@ -60,9 +61,7 @@ class Sampler(Protocol):
     name; `rows` are the data rows that chains stand for, whose covariates they see.
     """
 
-    def start(
-        self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool
-    ) -> Any:
+    def start(self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
         ...
 
@@ -112,9 +111,7 @@ class OwnChains:
         """Return the energy with parameters."""
         return eqx.combine(params[self.key], self.static)
 
-    def start(
-        self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool
-    ) -> Any:
+    def start(self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base rate."""
         energy = self.module(params)
         if not at_data:
@@ -168,9 +165,7 @@ class GradientChains:
         """Return the energy with parameters."""
         return eqx.combine(params[self.key], self.static)
 
-    def start(
-        self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool
-    ) -> Any:
+    def start(self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
         base = self.module(params).base()
         x = base.sample(key, (rows.shape[0],)) if not at_data else inputs.gather(rows).data[0]
@@ -249,7 +244,7 @@ class ProgramChains:
         self.given_data = given_data
         one = self._inputs(inputs, jnp.int32(0))
         names = [n for n, s in program.latents.items() if not s.is_discrete]
-        self.coordinates = None
+        self.coordinates: Any = None
         if len(names) < len(program.latents):
             self.coordinates = read_coordinates(program, params, one, "gibbs")
         shapes = jax.eval_shape(self._unconstrained, dict(params), inputs, jnp.int32(0))
@@ -262,18 +257,15 @@ class ProgramChains:
 
     # ------------------------------------------------------------------------------ protocol
 
-    def start(
-        self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool
-    ) -> Any:
+    def start(self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
-
         hidden: dict[str, Array] = {}
         if at_data and self.given_data is not None:
-            around = (params, inputs, rows)
-            begun = self.given_data.start(random.fold_in(key, 1), *around, False)
+            start, move = self.given_data.start, self.given_data.move
+            begun = start(random.fold_in(key, 1), params, inputs, rows, False)
             size = jnp.log(jnp.asarray(_FIRST_STEP))
-            found = self.given_data.move(random.fold_in(key, 2), *around, begun, size, 1)
-            hidden = self.given_data.values(*around, found.state)
+            found = move(random.fold_in(key, 2), params, inputs, rows, begun, size, 1)
+            hidden = self.given_data.values(params, inputs, rows, found.state)
 
         def one(row: Array, key: Array, hidden: dict[str, Array]) -> tuple[Array, Array]:
             given = {**self.data_of(params, inputs, row), **hidden} if at_data else {}
@@ -363,7 +355,7 @@ class ProgramChains:
         return Discrete(self.program, self.coordinates, params, here)
 
     def _energy(self, args: tuple[Values, Inputs], z: Array, x: Array, row: Array) -> Array:
-        view = self._view(*args, row)
+        view = self._view(args[0], args[1], row)
         if self.coordinates is None:
             return view.energy(self.unravel(z))
         return view.energy(self.unravel(z), x)
@@ -416,7 +408,7 @@ class ProgramChains:
 
         def gains(x: Array) -> tuple[Array, Array]:
             def one(x: Array, z: Array, row: Array) -> tuple[Array, Array]:
-                return self._view(*args[:2], row).gains(x, self.unravel(z))
+                return self._view(args[0], args[1], row).gains(x, self.unravel(z))
 
             return jax.vmap(one)(x, z, args[2])
 
@@ -438,14 +430,14 @@ class ProgramChains:
         """Find which coordinates may move at once."""
         rows = jnp.zeros(8, jnp.int32)
         width, about = 64, (dict(params), inputs)
-        begun = quickly(lambda *a: self.start(*a, False), random.key(1), *about, rows)
+        begun = quickly(partial(self.start, at_data=False), random.key(1), *about, rows)
         first = jax.tree.map(np.asarray, begun)
+
+        def all_terms(params: Any, inputs: Inputs, x: Array, z: Array) -> Array:
+            return self._terms((params, inputs, jnp.zeros(width, jnp.int32)), x, z)
+
         at = (jnp.asarray(np.repeat(first[0][:1], width, 0)), np.repeat(first[1][:1], width, 0))
-        terms = (
-            jax.jit(lambda p, i, x, z: self._terms((p, i, jnp.zeros(width, int)), x, z))
-            .lower(*about, *at)
-            .compile(compiler_options=FAST_COMPILE)
-        )
+        terms = jax.jit(all_terms).lower(*about, *at).compile(compiler_options=FAST_COMPILE)
 
         def evaluate(rows: Int[np.ndarray, "n D"], point: int) -> np.ndarray:
             found = []
@@ -483,13 +475,14 @@ def climb(
     Returns:
         Positions, the logarithm of the step size to go on with, and the acceptance of each chain.
     """
+    root: Any = None
     move, target = kernel.bind(), kernel.target_accept_prob
     lengths = getattr(kernel, "trajectory_lengths", (_TRAJECTORY,))
     length = jnp.asarray(lengths[len(lengths) // 2], z.dtype)
 
     def one(number: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
         state, log_step, total = carry
-        steer = Controls(jnp.exp(log_step), length, van_der_corput(number), None)
+        steer = Controls(jnp.exp(log_step), length, van_der_corput(number), root)
         state, info = move(random.fold_in(key, number), state, potential, steer)
         rate = jnp.nan_to_num(info.acceptance)
         return state, log_step + _RATE * (rate.mean() - target), total + rate

@@ -1,4 +1,4 @@
-"""Both phases of maximum likelihood for an unnormalised density: which chains, which positive term."""
+"""Both phases of maximum likelihood for unnormalised densities: positive term and chains."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from deepgen_ppl.numpyro.kernels.chains import Chains
 from deepgen_ppl.numpyro.kernels.chees import ChEES
 from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
 from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
-from deepgen_ppl.numpyro.kernels.langevin import MALA
+from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
+from deepgen_ppl.numpyro.kernels.rwm import RWM
 from deepgen_ppl.numpyro.objectives import ELBO, ExactMarginal
 from deepgen_ppl.numpyro.program import Pair, run
 from deepgen_ppl.numpyro.reading import read, read_pair
 from deepgen_ppl.numpyro.structure import Program
 
-_MOST_COMPARED = 4096
+_MOST_COMPARED = 1024
+_STATES = 8
 
 
 class Phases(NamedTuple):
@@ -106,7 +108,6 @@ def check_data(phases: Phases, inputs: Inputs, values: Mapping[str, Any]) -> Non
     """
     program = phases.pair.model
 
-
     def look(inputs: Inputs, values: Mapping[str, Any]) -> dict[str, Array]:
         seen = run(program, inputs, values, random.key(0), stand_in=True)
         return {name: seen[name]["value"] for name in phases.negative}
@@ -152,9 +153,9 @@ def kernels_of(sampler: Any, is_discrete: bool, is_continuous: bool) -> tuple[An
         sampler = ChEES()
     kernel = None if sampler is None else resolve(sampler)
     discrete = (Gibbs, GibbsWithGradients)
-    if sampler is not None and (kernel is None or not hasattr(kernel, "bind")):
-        if not isinstance(kernel, discrete):
-            energy_checks.refuse_sampler(sampler)
+    moving: tuple[type[Any], ...] = (ChEES, MALA, Langevin, RWM, *discrete)
+    if sampler is not None and not isinstance(kernel, moving):
+        energy_checks.refuse_sampler(sampler)
     if isinstance(kernel, discrete):
         if not is_discrete:
             energy_checks.refuse_kind(sampler, "discrete", "'mala', 'langevin' or 'hmc'")
@@ -219,12 +220,13 @@ def depends_on_rows(chains: Sampler, inputs: Inputs, values: Mapping[str, Any]) 
     rows = jnp.asarray(np.linspace(0, inputs.num_rows - 1, count).astype(np.int32))
 
     def weigh(params: Any, inputs: Inputs, rows: Array) -> Array:
-        begun = chains.start(random.key(0), params, inputs, rows[:1], False)
+        first = jnp.repeat(rows[:1], _STATES)
+        begun = chains.start(random.key(0), params, inputs, first, False)
         same = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, 0), begun)
-        return chains.log_prob(params, inputs, rows, same)
+        return chains.log_prob(params, inputs, jnp.tile(rows, _STATES), same)
 
-    found = np.asarray(quickly(weigh, dict(values), inputs, rows))
-    return not np.allclose(found, found[0], rtol=1e-5, atol=1e-5, equal_nan=True)
+    found = np.asarray(quickly(weigh, dict(values), inputs, rows)).reshape(_STATES, count)
+    return not np.allclose(found, found[:, :1], rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def positive_loss(

@@ -6,7 +6,8 @@ unnormalised_log_prob(visible(chains))`. It always has
 
 - `unnormalised_log_prob(x)`: minus the energy, with hidden units summed out where that is closed;
   a batch of any shape in front of `event_shape`;
-- `event_shape`, the shape of one visible value.
+- `event_shape`, the shape of one visible value;
+- `model`, its native program: site "x" of the base in plate "data", a factor beside it.
 
 It may bring its own chain, which `dg.contrastive` and `dg.log_z` then run instead of a kernel of
 `mcmc`:
@@ -38,6 +39,11 @@ class ReadyEnergy(Protocol):
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one visible value."""
+        ...
+
+    @property
+    def model(self) -> Any:
+        """The native program of rows."""
         ...
 
     def unnormalised_log_prob(self, x: Float[Array, "*batch *event"]) -> Float[Array, "*batch"]:

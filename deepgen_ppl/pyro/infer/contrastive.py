@@ -99,8 +99,8 @@ def contrastive(
         restart: probability with which a chain that moves sets out anew from the base.
         num_steps: number of gradient steps.
         batch_size: rows B of a minibatch, None for all rows at every step.
-        optim: a torch optimizer class, a function of the parameters that makes one, or an optimizer of
-            Pyro; None is Adam, 1e-3.
+        optim: a torch optimizer class, a function of the parameters that makes one, or an optimizer
+            of Pyro; None is Adam, 1e-3.
         checkpoint: file that keeps the run with its chains; a run that finds it resumes exactly.
         callbacks: functions of a `Progress`, called a hundred times a run; a truthy answer stops.
         progress: whether to show a bar.
@@ -347,9 +347,7 @@ class _Run:
         pool.hidden_step.copy_(found.log_step)
         return -self.given.log_prob(params, self.data, index, found.state).mean()
 
-    def _advance(
-        self, held: Any, rows: Tensor | None
-    ) -> tuple[Any, Tensor, Tensor, Tensor]:
+    def _advance(self, held: Any, rows: Tensor | None) -> tuple[Any, Tensor, Tensor, Tensor]:
         """Move the chains that are due, and keep what is watched of each."""
         options, pool = self.options, self.pool
         size = len(pool.rows)

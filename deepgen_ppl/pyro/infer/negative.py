@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import biject_to
+from torch.utils._pytree import tree_leaves
 
 from deepgen_ppl.blocks import find_blocks
 from deepgen_ppl.pyro import data as data_
@@ -238,7 +239,7 @@ class ProgramChains:
         one = self._rows_of(data, torch.zeros(1, dtype=torch.int64))
         own = {name: value.detach() for name, value in params.items()}
         names = [n for n, s in program.latents.items() if not s.is_discrete]
-        self.coordinates = None
+        self.coordinates: Any = None
         if len(names) < len(program.latents):
             self.coordinates = read_coordinates(program, own, one, "gibbs")
             self.view: Any = Discrete(program, self.coordinates, own, one)
@@ -261,11 +262,10 @@ class ProgramChains:
         """Return the state of chains that set out from the data rows, or from the base."""
         hidden: dict[str, Tensor] = {}
         if at_data and self.given_data is not None:
-            around = (params, data, rows)
-            begun = self.given_data.start(*around, False)
+            begun = self.given_data.start(params, data, rows, False)
             size = torch.log(torch.tensor(_FIRST_STEP))
-            found = self.given_data.move(*around, begun, size, 1)
-            hidden = self.given_data.values(*around, found.state)
+            found = self.given_data.move(params, data, rows, begun, size, 1)
+            hidden = self.given_data.values(params, data, rows, found.state)
         batch = self._rows_of(data, rows)
 
         def one(point: tuple[dict[str, Tensor], list[Tensor]]) -> tuple[Tensor, Tensor]:
@@ -349,7 +349,7 @@ class ProgramChains:
         return [x for x in data_.take(data, rows) if data_.has_rows(x)]
 
     def _row(self, data: Data, row: Sequence[Tensor]) -> tuple[Any, ...]:
-        """Return the data arguments at one row, whose arrays are given without their leading axis."""
+        """Return the data arguments at one row, its arrays given without a leading axis."""
         if not self.by_rows:
             return tuple(data)
         arrays = iter(row)
@@ -429,7 +429,6 @@ class ProgramChains:
 
     def _mixed(self, args: tuple[Any, ...], now: Moved, number: int) -> Moved:
         """Move the discrete sites once, then the continuous ones."""
-        assert self.coordinates is not None
         x, z = now.state
         generator: Any = torch.default_generator
 
@@ -447,7 +446,7 @@ class ProgramChains:
             x, rate, worst = state.position, info.acceptance, info.discrepancy.max()
         log_step = now.log_step
         if self.size:
-            both = self._both(*args, x)
+            both = self._both(args[0], args[1], args[2], x)
             z, log_step, rate = climb(self.continuous, z, both, log_step, 1)
         worst = torch.maximum(now.discrepancy, worst)
         return Moved((x, z), log_step, now.acceptance + rate, worst)
@@ -456,7 +455,6 @@ class ProgramChains:
         self, args: tuple[Any, ...], x: Tensor, z: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Change single coordinates where a gradient says that they are likely to change."""
-        assert self.coordinates is not None
         params, data, batch = args
 
         def one(point: tuple[Tensor, Tensor, list[Tensor]]) -> tuple[Tensor, Tensor]:
@@ -485,7 +483,6 @@ class ProgramChains:
 
     def _prepare(self, params: Values, data: Data) -> None:
         """Find which coordinates may move at once."""
-        assert self.coordinates is not None
         rows, width = torch.zeros(8, dtype=torch.int64), 64
         first = self.start(params, data, rows, False)
         args = (params, data, self._rows_of(data, torch.zeros(width, dtype=torch.int64)))
@@ -524,13 +521,14 @@ def climb(
     Returns:
         Positions, the logarithm of the step size to go on with, and the acceptance of each chain.
     """
+    root: Any = None
     move, target = kernel.bind(), kernel.target_accept_prob
     lengths = getattr(kernel, "trajectory_lengths", (_TRAJECTORY,))
     length = lengths[len(lengths) // 2]
     generator: Any = torch.default_generator
     state, total = hmc.init(z, potential), z.new_zeros(len(z))
     for number in range(num_steps):
-        steer = Controls(float(log_step.exp()), length, van_der_corput(number), None)
+        steer = Controls(float(log_step.exp()), length, van_der_corput(number), root)
         state, info = move(generator, state, potential, steer)
         rate = info.acceptance.nan_to_num()
         log_step = log_step + _RATE * (rate.mean() - target)
@@ -552,4 +550,4 @@ def _tiled(part: Tensor, times: int) -> Tensor:
 
 
 def _leaves(state: Any) -> list[Tensor]:
-    return torch.utils._pytree.tree_leaves(state)
+    return tree_leaves(state)

@@ -1,4 +1,4 @@
-"""Both phases of maximum likelihood for an unnormalised density: which chains, which positive term."""
+"""Both phases of maximum likelihood for unnormalised densities: positive term and chains."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from deepgen_ppl.pyro.kernels.chains import Chains
 from deepgen_ppl.pyro.kernels.chees import ChEES
 from deepgen_ppl.pyro.kernels.gibbs import Gibbs
 from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
-from deepgen_ppl.pyro.kernels.langevin import MALA
+from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
+from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.objectives import ELBO, ExactMarginal
 from deepgen_ppl.pyro.parameters import forked_rng, installed, private_store
 from deepgen_ppl.pyro.program import Pair, call
 from deepgen_ppl.pyro.reading import read, read_pair
 from deepgen_ppl.pyro.structure import Program
 
-_MOST_COMPARED = 4096
+_MOST_COMPARED = 1024
+_STATES = 8
 
 
 class Phases(NamedTuple):
@@ -153,9 +155,9 @@ def kernels_of(sampler: Any, is_discrete: bool, is_continuous: bool) -> tuple[An
         sampler = ChEES()
     kernel = None if sampler is None else resolve(sampler)
     discrete = (Gibbs, GibbsWithGradients)
-    if sampler is not None and (kernel is None or not hasattr(kernel, "bind")):
-        if not isinstance(kernel, discrete):
-            energy_checks.refuse_sampler(sampler)
+    moving: tuple[type[Any], ...] = (ChEES, MALA, Langevin, RWM, *discrete)
+    if sampler is not None and not isinstance(kernel, moving):
+        energy_checks.refuse_sampler(sampler)
     if isinstance(kernel, discrete):
         if not is_discrete:
             energy_checks.refuse_kind(sampler, "discrete", "'mala', 'langevin' or 'hmc'")
@@ -218,10 +220,11 @@ def depends_on_rows(chains: Sampler, data: Sequence[Any], values: Mapping[str, T
     count = min(total, _MOST_COMPARED)
     rows = torch.as_tensor(np.linspace(0, total - 1, count).astype(np.int64))
     with torch.no_grad(), forked_rng(0), handlers.validation(False):
-        begun = chains.start(values, data, rows[:1], False)
-        same = tuple(part.expand(count, *part.shape[1:]) for part in begun)
-        found = chains.log_prob(values, data, rows, same).numpy()
-    return not np.allclose(found, found[0], rtol=1e-5, atol=1e-5, equal_nan=True)
+        begun = chains.start(values, data, rows[:1].repeat(_STATES), False)
+        same = tuple(part.repeat_interleave(count, 0) for part in begun)
+        log_prob = chains.log_prob(values, data, rows.repeat(_STATES), same)
+    found = log_prob.numpy().reshape(_STATES, count)
+    return not np.allclose(found, found[:, :1], rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def positive_loss(
