@@ -160,10 +160,9 @@ def check_support(name: str, inside: np.ndarray, values: np.ndarray, support: ob
     Raises:
         ValueError: naming rows and values.
     """
-    inside = np.atleast_1d(inside)
-    if inside.all():
+    flat = np.asarray(inside).reshape(np.shape(inside)[0], -1).all(1)
+    if flat.all():
         return
-    flat = inside.reshape(len(inside), -1).all(1)
     bad = np.flatnonzero(~flat)
     first = np.asarray(values).reshape(len(flat), -1)[bad[0]]
     shown = ", ".join(f"{v:g}" for v in first[:4]) + (", ..." if len(first) > 4 else "")
