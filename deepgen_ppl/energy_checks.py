@@ -301,3 +301,46 @@ def check_buffer(buffer_size: object, num_chains: int, restart: float, persisten
             f"buffer_size={buffer_size} is less than the num_chains={num_chains} that move at each "
             "step."
         )
+
+
+def check_no_hidden(hidden: Collection[str]) -> None:
+    """Refuse hidden sites where densities are differentiated.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if hidden:
+        raise ValueError(
+            f"score_matching takes the density of the visible sites alone, and {quote(hidden)} are "
+            "hidden. Sum them out in the factor, as the free energy of an RBM does, or use "
+            "dg.contrastive."
+        )
+
+
+def check_noise(noise: object) -> None:
+    """Refuse noise that cannot be drawn and scored.
+
+    Raises:
+        TypeError: naming what is needed.
+    """
+    if not (hasattr(noise, "sample") and hasattr(noise, "log_prob")):
+        raise TypeError(
+            f"noise must be a distribution, or a module that gives one, not "
+            f"{type(noise).__name__}: it is drawn from and scored."
+        )
+
+
+def check_noise_shape(noise: Sequence[int], data: Sequence[int]) -> None:
+    """Refuse noise of another shape than a row of the data.
+
+    Raises:
+        ValueError: naming both.
+
+    Example:
+        >>> check_noise_shape((2,), (2,))
+    """
+    if tuple(noise) != tuple(data):
+        raise ValueError(
+            f"a draw of the noise has shape {tuple(noise)}, a row of the data {tuple(data)}. Give "
+            "the noise the event shape of the data: dist.Normal(0, 1).expand([D]).to_event(1)."
+        )

@@ -42,6 +42,7 @@ from deepgen_ppl.numpyro.infer.log_z import log_z, log_z_bounds
 from deepgen_ppl.numpyro.infer.mcmc import mcmc
 from deepgen_ppl.numpyro.infer.predict import predict
 from deepgen_ppl.numpyro.infer.sbc import sbc
+from deepgen_ppl.numpyro.infer.score_matching import score_matching
 from deepgen_ppl.numpyro.infer.smc import smc
 from deepgen_ppl.numpyro.infer.svi import svi
 from deepgen_ppl.numpyro.kernels.chees import ChEES
@@ -126,6 +127,7 @@ __all__ = [
     "rank_by_evidence",
     "report",
     "sbc",
+    "score_matching",
     "smc",
     "svi",
     "use_compilation_cache",

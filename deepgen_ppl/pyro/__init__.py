@@ -42,6 +42,7 @@ from deepgen_ppl.pyro.infer.log_z import log_z, log_z_bounds
 from deepgen_ppl.pyro.infer.mcmc import mcmc
 from deepgen_ppl.pyro.infer.predict import predict
 from deepgen_ppl.pyro.infer.sbc import sbc
+from deepgen_ppl.pyro.infer.score_matching import score_matching
 from deepgen_ppl.pyro.infer.smc import smc
 from deepgen_ppl.pyro.infer.svi import svi
 from deepgen_ppl.pyro.kernels.chees import ChEES
@@ -126,6 +127,7 @@ __all__ = [
     "rank_by_evidence",
     "report",
     "sbc",
+    "score_matching",
     "smc",
     "svi",
     "use_compilation_cache",
