@@ -160,7 +160,7 @@ def check_support(name: str, inside: np.ndarray, values: np.ndarray, support: ob
     Raises:
         ValueError: naming rows and values.
     """
-    flat = np.asarray(inside).reshape(np.shape(inside)[0], -1).all(1)
+    flat: np.ndarray = np.all(np.asarray(inside).reshape(np.shape(inside)[0], -1), axis=1)
     if flat.all():
         return
     bad = np.flatnonzero(~flat)
