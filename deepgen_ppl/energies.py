@@ -171,6 +171,32 @@ def check_number(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_base(base: Any) -> None:
+    """Refuse a base distribution that has a batch, or no event shape.
+
+    Args:
+        base: the distribution.
+
+    Raises:
+        TypeError: it is none. ValueError: naming its shapes.
+    """
+    if not hasattr(base, "log_prob"):
+        raise TypeError(
+            f"base must be a distribution, or a module that gives one, not {type(base).__name__}."
+        )
+    if tuple(base.batch_shape):
+        raise ValueError(
+            f"base has batch shape {tuple(base.batch_shape)} and event shape "
+            f"{tuple(base.event_shape)}: one value must be one event. Write base.to_event("
+            f"{len(base.batch_shape)})."
+        )
+    if getattr(getattr(base, "support", None), "is_discrete", False):
+        raise ValueError(
+            "the values of an EnergyModel are continuous and this base is discrete. Use dg.RBM, or "
+            "write the energy as a factor in a program."
+        )
+
+
 def small_weights(seed: int | np.random.Generator, *shape: int) -> Float[np.ndarray, ...]:
     """Draw the initial weights of a harmonium, normal with deviation 0.01.
 

@@ -40,6 +40,7 @@ from deepgen_ppl.pyro.infer.latents import LatentMonitor, latent_report
 from deepgen_ppl.pyro.infer.learning import learn_bayes_net
 from deepgen_ppl.pyro.infer.log_z import log_z, log_z_bounds
 from deepgen_ppl.pyro.infer.mcmc import mcmc
+from deepgen_ppl.pyro.infer.noise_contrastive import noise_contrastive
 from deepgen_ppl.pyro.infer.predict import predict
 from deepgen_ppl.pyro.infer.sbc import sbc
 from deepgen_ppl.pyro.infer.score_matching import score_matching
@@ -59,6 +60,7 @@ from deepgen_ppl.pyro.programs.classifiers import (
     naive_bayes,
     neural_classifier,
 )
+from deepgen_ppl.pyro.programs.energy.neural import EnergyModel
 from deepgen_ppl.pyro.programs.energy.rbm import RBM
 from deepgen_ppl.pyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.pyro.programs.mixture import mixture
@@ -80,6 +82,7 @@ __all__ = [
     "ChEES",
     "Check",
     "Diagnosis",
+    "EnergyModel",
     "Evidence",
     "EvidenceBounds",
     "ExactMarginal",
@@ -123,6 +126,7 @@ __all__ = [
     "mixture",
     "naive_bayes",
     "neural_classifier",
+    "noise_contrastive",
     "predict",
     "rank_by_evidence",
     "report",

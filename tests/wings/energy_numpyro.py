@@ -5,6 +5,8 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 
+from deepgen_ppl.numpyro import nets
+
 GRID = ((0, 1), (1, 2), (2, 3), (3, 0))
 
 
@@ -119,3 +121,36 @@ def mean_field(x) -> None:
         logits = x @ weight
         numpyro.sample("first", dist.Bernoulli(logits=logits[..., 0]))
         numpyro.sample("second", dist.Bernoulli(logits=logits[..., 1]))
+
+
+def mlp(seed: int = 0):
+    """A small network of a plane."""
+    return nets.MLP(2, 1, (32, 32), activation="silu", seed=seed)
+
+
+def wide():
+    """A wide normal on the plane."""
+    return dist.Normal(0.0, 1.5).expand([2]).to_event(1)
+
+
+def batched():
+    """A base that is no event."""
+    return dist.Normal(jnp.zeros(2), 1.0)
+
+
+def even(size: int):
+    """Fair coins."""
+    return dist.Bernoulli(0.5).expand([size]).to_event(1)
+
+
+def line(scale: float):
+    """A normal on the line."""
+    return dist.Normal(0.0, scale)
+
+
+def narrowed(x) -> None:
+    """A normal that a learned factor narrows."""
+    rate = param("rate", 0.0)
+    with numpyro.plate("data", len(x)):
+        x = numpyro.sample("x", dist.Normal(0.0, 2.0), obs=x)
+        numpyro.factor("energy", -0.5 * rate * x**2)

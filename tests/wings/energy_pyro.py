@@ -6,6 +6,8 @@ import pyro
 import pyro.distributions as dist
 import torch
 
+from deepgen_ppl.pyro import nets
+
 GRID = ((0, 1), (1, 2), (2, 3), (3, 0))
 
 
@@ -120,3 +122,36 @@ def mean_field(x) -> None:
         logits = x @ weight
         pyro.sample("first", dist.Bernoulli(logits=logits[..., 0]))
         pyro.sample("second", dist.Bernoulli(logits=logits[..., 1]))
+
+
+def mlp(seed: int = 0):
+    """A small network of a plane."""
+    return nets.MLP(2, 1, (32, 32), activation="silu", seed=seed)
+
+
+def wide():
+    """A wide normal on the plane."""
+    return dist.Normal(0.0, 1.5).expand([2]).to_event(1)
+
+
+def batched():
+    """A base that is no event."""
+    return dist.Normal(torch.zeros(2), 1.0)
+
+
+def even(size: int):
+    """Fair coins."""
+    return dist.Bernoulli(0.5).expand([size]).to_event(1)
+
+
+def line(scale: float):
+    """A normal on the line."""
+    return dist.Normal(0.0, scale)
+
+
+def narrowed(x) -> None:
+    """A normal that a learned factor narrows."""
+    rate = param("rate", 0.0)
+    with pyro.plate("data", len(x)):
+        x = pyro.sample("x", dist.Normal(0.0, 2.0), obs=x)
+        pyro.factor("energy", -0.5 * rate * x**2)

@@ -22,6 +22,7 @@ from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer.fit import Fit
 from deepgen_ppl.pyro.infer.learn import (
     Asked,
+    held_of,
     learn,
     program_of,
     shaken,
@@ -38,7 +39,7 @@ from deepgen_ppl.pyro.infer.phases import (
     read_phases,
 )
 from deepgen_ppl.pyro.infer.train import mix
-from deepgen_ppl.pyro.parameters import forked_rng, private_store, snapshot
+from deepgen_ppl.pyro.parameters import forked_rng, private_store
 
 _SMOOTHING = 0.1
 _LONGER = 10
@@ -163,15 +164,17 @@ def contrastive(
         )  # fmt: skip
         with handlers.validation(False):
             if result.failed is not None:
-                raise run.blame(fit, result, seed)
+                held = held_of(values_of(run.phases.pair, leaves))
+                raise run.blame(fit, result, held, seed)
             pool = run.pool
-            fit.chains = run.chains.values(fit.params, run.data, pool.rows, pool.state)
+            trained = held_of(values_of(run.phases.pair, leaves))
+            fit.chains = run.chains.values(trained, run.data, pool.rows, pool.state)
             if monitors.diverges(watch.spread):
                 fit.stopped = monitors.run_away(watch.spread)
                 warnings.warn(fit.stopped, UserWarning, stacklevel=2)
             elif persistent:
                 torch.manual_seed(mix(seed, 3))
-                fit.history["short_run_gap"] = np.asarray([run.short_run(fit.params)])
+                fit.history["short_run_gap"] = np.asarray([run.short_run(trained)])
     return fit
 
 
@@ -266,7 +269,7 @@ class _Run:
             chosen = rng.permutation(num_rows) if groups <= num_rows else rng.integers(
                 num_rows, size=groups)  # fmt: skip
             rows = np.repeat(chosen[:groups], copies)[:size]
-        values = {n: v.detach() for n, v in values_of(self.phases.pair, leaves).items()}
+        values = held_of(values_of(self.phases.pair, leaves))
         torch.manual_seed(mix(seed, 5))
         with handlers.validation(False):
             index = torch.as_tensor(rows.astype(np.int64))
@@ -311,7 +314,7 @@ class _Run:
     def loss(self, leaves: Mapping[str, Tensor], rows: Tensor | None) -> Tensor:
         """Return energies of the data less those of the chains, times the rows."""
         pool, params = self.pool, values_of(self.phases.pair, leaves)
-        held = {name: value.detach() for name, value in params.items()}
+        held = held_of(params)
         count = self.num_rows
         if self.phases.positive == "sampled":
             data = self._sampled(params, held, rows)
@@ -398,13 +401,13 @@ class _Run:
         width = max(float(kept.std()), 1e-12)
         return float((fresh.mean() - kept.mean()) / width)
 
-    def blame(self, fit: Fit, result: Any, seed: int) -> NonFiniteError:
+    def blame(self, fit: Fit, result: Any, held: Mapping[str, Tensor], seed: int) -> NonFiniteError:
         """Return the error of the step that failed, naming the first chain that is not finite."""
         torch.manual_seed(mix(seed, 1, result.failed))
         rows = None if result.rows is None else torch.as_tensor(result.rows)
-        chosen, chain_rows, *_ = self._advance(fit.params, rows)
+        chosen, chain_rows, *_ = self._advance(held, rows)
         with torch.no_grad():
-            log_prob = self.chains.log_prob(fit.params, self.data, chain_rows, chosen)
+            log_prob = self.chains.log_prob(held, self.data, chain_rows, chosen)
         bad = np.flatnonzero(~np.isfinite(log_prob.cpu().numpy()))
         chain = int(bad[0]) if bad.size else None
         return energy_checks.non_finite_energy(result.failed, chain, result.rows, fit)
@@ -443,7 +446,8 @@ class _Watch:
     def _drift(self) -> float:
         """Return how log Z changed since the last report, by the chains as they were then."""
         run, before = self.run, self.before
-        params = snapshot(run.phases.pair.params.values(), self.leaves)
+        own = {name: leaf.detach().clone().requires_grad_() for name, leaf in self.leaves.items()}
+        params = held_of(values_of(run.phases.pair, own))
         kept = tree_map(torch.clone, run.pool.state)
         self.before = params, run.pool.rows.clone(), kept
         if before is None:

@@ -92,6 +92,11 @@ def values_of(pair: Pair, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: p.value(leaves.get(name)) for name, p in pair.params.items()}
 
 
+def held_of(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return parameters apart from their gradients; modules still see that they are trained."""
+    return {n: v.detach().requires_grad_(v.requires_grad) for n, v in params.items()}
+
+
 def shaken(pair: Pair, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return values in general position, where whatever depends on another does so visibly."""
 
@@ -100,7 +105,8 @@ def shaken(pair: Pair, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
         noise = torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype)
         return leaf.detach() + 0.1 * noise.to(leaf.device)
 
-    return values_of(pair, {name: moved(leaf) for name, leaf in leaves.items()})
+    moved_leaves = {name: moved(leaf).requires_grad_() for name, leaf in leaves.items()}
+    return held_of(values_of(pair, moved_leaves))
 
 
 def learn(

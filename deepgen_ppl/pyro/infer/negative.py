@@ -237,7 +237,7 @@ class ProgramChains:
         self.by_rows, (self.discrete, self.continuous) = by_rows, kernels
         self.given_data = given_data
         one = self._rows_of(data, torch.zeros(1, dtype=torch.int64))
-        own = {name: value.detach() for name, value in params.items()}
+        own = {n: v.detach().requires_grad_(v.requires_grad) for n, v in params.items()}
         names = [n for n, s in program.latents.items() if not s.is_discrete]
         self.coordinates: Any = None
         if len(names) < len(program.latents):
@@ -291,7 +291,7 @@ class ProgramChains:
         self, params: Values, data: Data, rows: Tensor, state: Any, log_step: Tensor, num_steps: int
     ) -> Moved:
         """Move discrete and continuous sites of all chains in turn."""
-        params = {name: value.detach() for name, value in params.items()}
+        params = {n: v.detach().requires_grad_(v.requires_grad) for n, v in params.items()}
         batch = self._rows_of(data, rows)
         with private_store():
             if self.coordinates is None:
