@@ -152,11 +152,21 @@ class split_seed(Messenger):
 
 
 class stop_scores(Messenger):
-    """Block gradients through draws of sites without a reparametrised sampler."""
+    """Block gradients through draws of sites without a reparametrised sampler.
+
+    Args:
+        given: names of sites whose values are the caller's: no draws, they keep their gradients.
+    """
+
+    def __init__(self, given: Collection[str] = ()) -> None:
+        self.given = given
+        super().__init__()
 
     def postprocess_message(self, msg: Message) -> None:
         """Stop the gradient of the value and drop its cached intermediates."""
-        if msg["type"] == "sample" and not msg["is_observed"] and not msg["fn"].has_rsample:
+        if msg["type"] != "sample" or msg["is_observed"] or msg["name"] in self.given:
+            return
+        if not msg["fn"].has_rsample:
             msg["value"] = lax.stop_gradient(msg["value"])
             msg["intermediates"] = None
 

@@ -101,7 +101,7 @@ def run(
     fn = prepared(
         program, inputs, values, key, rows=rows, scaled=scaled, redraw=redraw, stand_in=stand_in
     )
-    with stop_scores() if stopped else nullcontext(), trace() as seen:
+    with stop_scores(values) if stopped else nullcontext(), trace() as seen:
         fn()
     return seen
 
