@@ -2,8 +2,8 @@
 
 Run `python examples/energy.py`, or `--wing pyro`. Two networks learn a ring and two moons by noise
 contrastive estimation; chains of `contrastive` go on from there and are judged; the product of both
-energies is drawn by adding their factors. `--quick` takes less than half a minute. The picture goes to
-`out/energy/`.
+energies is drawn by adding their factors. `--quick` takes less than half a minute. The picture goes
+to `out/energy/`.
 """
 
 import argparse
