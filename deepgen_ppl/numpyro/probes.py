@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array
+from numpyro.ops.provenance import eval_provenance
 
 from deepgen_ppl.numpyro.compilation import build_of, compiled
 from deepgen_ppl.numpyro.handlers import is_delta
@@ -21,6 +22,7 @@ from deepgen_ppl.numpyro.program import (
     split_keys,
     sum_terms,
 )
+from deepgen_ppl.numpyro.structure import site_log_prob
 
 
 def check_rows_independent(
@@ -172,3 +174,27 @@ def first_nonfinite(
             if not all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(grads)):
                 return name.split(":", 1)[1], []
     return None, []
+
+
+def moving_factors(pair: Pair, params: Mapping[str, Any], data: Any) -> list[str]:
+    """Return the model's factors that depend on a parameter and on a sample site.
+
+    Args:
+        pair: model and guide.
+        params: constrained parameters and mutable state.
+        data: data arguments or `Inputs`.
+    """
+    names = list(pair.model.factors)
+    if not names or not pair.model.params or not pair.model.observed:
+        return []
+    inputs = as_pair_inputs(pair, data)
+    state = {n: v for n, v in params.items() if n not in pair.model.params}
+
+    def factors(own: dict[str, Any], noise: Array) -> dict[str, Array]:
+        key = random.wrap_key_data(noise)
+        seen = run(pair.model, inputs, {**state, **own}, key, redraw=None, stand_in=True)
+        return {name: site_log_prob(seen[name]) for name in names}
+
+    own = {name: params[name] for name in pair.model.params}
+    found = eval_provenance(factors, own=own, noise=random.key_data(random.key(0)))
+    return [n for n in names if {"own", "noise"} <= set(found[n])]

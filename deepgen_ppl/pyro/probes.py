@@ -165,3 +165,31 @@ def first_nonfinite(
             if not all(bool(torch.isfinite(g).all()) for g in grads if g is not None):
                 return name, []
     return None, []
+
+
+def moving_factors(pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any]) -> list[str]:
+    """Return the model's factors that depend on a parameter and on a sample site.
+
+    Args:
+        pair: Model and guide.
+        params: Constrained values by name, of leaves that require gradients.
+        data: The full data.
+    """
+    names, program = list(pair.model.factors), pair.model
+    if not names or not program.observed:
+        return []
+    seen = []
+    for seed in (0, 1):
+        with (
+            forked_rng(seed),
+            private_store(),
+            handlers.validation(False),
+            preserved(program.modules),
+            torch.enable_grad(),
+            installed(program.params.values(), params) as answers,
+        ):
+            around = (handlers.feasible(), handlers.unobserve(), answers)
+            sites = call(program, data, *around).sites
+        seen.append({name: handlers.log_prob(sites[name]) for name in names})
+    one, other = seen
+    return [n for n in names if one[n].requires_grad and not torch.equal(one[n], other[n])]

@@ -199,3 +199,8 @@ def test_mistakes_are_told_with_their_cure(dg, programs, case) -> None:
         options = {"guide": getattr(programs, options["guide"])}
     with pytest.raises(ValueError, match=message):
         dg.contrastive(getattr(programs, name), data, **options, **QUIET)
+
+
+def test_svi_names_the_verb_where_the_normaliser_moves(dg, programs) -> None:
+    with pytest.warns(UserWarning, match="'energy'.*dg.contrastive"):
+        dg.svi(programs.gaussian, None, POINTS, num_steps=2, **QUIET)

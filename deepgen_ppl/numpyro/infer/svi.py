@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from jax import lax, random
 from jaxtyping import Array
 from numpyro.infer.autoguide import AutoLaplaceApproximation
 
-from deepgen_ppl import checks
+from deepgen_ppl import checks, energy_checks
 from deepgen_ppl.loop import NonFiniteError, Progress, non_finite
 from deepgen_ppl.numpyro.compilation import build_of
 from deepgen_ppl.numpyro.infer import train as train_
@@ -22,7 +23,7 @@ from deepgen_ppl.numpyro.infer.fit import Fit
 from deepgen_ppl.numpyro.infer.laplace import approximate
 from deepgen_ppl.numpyro.infer.step import batch_key
 from deepgen_ppl.numpyro.objectives import ExactMarginal, Native, as_objective
-from deepgen_ppl.numpyro.probes import first_nonfinite
+from deepgen_ppl.numpyro.probes import first_nonfinite, moving_factors
 from deepgen_ppl.numpyro.program import (
     Inputs,
     Pair,
@@ -137,6 +138,9 @@ def svi(
         objective.prepare(pair, values, inputs, batch_size)
     if not pair.params:
         raise ValueError("there is nothing to fit: neither model nor guide has a parameter.")
+    if moving := moving_factors(pair, values, inputs):
+        told = energy_checks.unnormalised_warning(moving, pair.model.params)
+        warnings.warn(told, UserWarning, stacklevel=2)
 
     columns = getattr(objective, "columns", ())
 

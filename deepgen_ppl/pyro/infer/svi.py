@@ -12,7 +12,7 @@ import torch
 from pyro.infer.autoguide import AutoLaplaceApproximation
 from torch import Tensor
 
-from deepgen_ppl import checks
+from deepgen_ppl import checks, energy_checks
 from deepgen_ppl.loop import NonFiniteError, Progress, non_finite
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
@@ -25,7 +25,7 @@ from deepgen_ppl.pyro.infer.optimizers import as_optimizer
 from deepgen_ppl.pyro.infer.step import MODES, Step
 from deepgen_ppl.pyro.objectives import ExactMarginal, Native, as_objective
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, snapshot
-from deepgen_ppl.pyro.probes import first_nonfinite
+from deepgen_ppl.pyro.probes import first_nonfinite, moving_factors
 from deepgen_ppl.pyro.program import Pair, init_params, read_pair
 
 
@@ -146,6 +146,9 @@ def svi(
 
         if isinstance(objective, ExactMarginal):
             objective.prepare(pair, values(leaves), tensors, batch_size)
+        if moving := moving_factors(pair, values(leaves), tensors):
+            told = energy_checks.unnormalised_warning(moving, pair.model.params)
+            warnings.warn(told, UserWarning, stacklevel=2)
 
         columns = getattr(objective, "columns", ())
         clock = torch.zeros(2, device=next(iter(leaves.values())).device) if columns else None
