@@ -191,6 +191,14 @@ def test_gradients_reach_all_that_is_learned_and_the_context(dg: Any, on: Any, f
         assert np.any(gradient != 0), name
 
 
+def test_bits_that_are_always_off_are_learned_from_the_first_step(dg: Any, on: Any) -> None:
+    """A new module gives bits that are off log odds of zero, whose gradient is -1/2, not 0."""
+    net = dg.autoregressive.FVSBN(SHAPE)
+    found = on.gradients(net, np.zeros((10, *SHAPE), on.BITS))
+    (bias,) = (gradient for name, gradient in found.items() if name.endswith("bias"))
+    close(bias, -0.5, 1e-6)
+
+
 @pytest.mark.parametrize("family", ["NADE", "MADE", "PixelCNN", "Transformer"])
 def test_completion_is_the_posterior_of_what_is_missing(dg: Any, on: Any, family: str) -> None:
     """What comes first observed: exact. Anything observed: evidence unbiased, draws of it."""

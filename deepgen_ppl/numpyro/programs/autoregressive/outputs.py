@@ -16,6 +16,7 @@ from numpyro.distributions import constraints
 
 from deepgen_ppl import flow_checks
 from deepgen_ppl.autoregressive_checks import Values
+from deepgen_ppl.numpyro.distributions import BernoulliLogits
 from deepgen_ppl.numpyro.programs.autoregressive.logistic import DiscretizedLogisticMixture
 
 Params = Float[Array, "*batch size"]
@@ -82,7 +83,7 @@ class Bernoulli(Output):
 
     def distribution(self, params: Params) -> Any:
         """Return NumPyro's Bernoulli."""
-        return dist.Bernoulli(logits=params[..., 0])
+        return BernoulliLogits(params[..., 0])
 
     def draw(self, params: Params, u: Float[Array, "*batch 1"]) -> Array:
         """Return 1 where the uniform number is below the probability."""

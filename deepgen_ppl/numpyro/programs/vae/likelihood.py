@@ -13,7 +13,11 @@ from jaxtyping import Float
 
 from deepgen_ppl import likelihoods
 from deepgen_ppl.likelihoods import Likelihood
-from deepgen_ppl.numpyro.distributions import ContinuousBernoulli, DiscretizedLogistic
+from deepgen_ppl.numpyro.distributions import (
+    BernoulliLogits,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+)
 
 Raw = Float[Array, "*batch_and_features outputs"]
 
@@ -61,7 +65,7 @@ def _scale(where: float | str, raw: Raw, own: Any) -> Any:
 
 
 def _bernoulli(_: likelihoods.Bernoulli, raw: Raw, own: Any) -> Any:
-    return dist.Bernoulli(logits=raw[..., 0])
+    return BernoulliLogits(raw[..., 0])
 
 
 def _continuous_bernoulli(_: likelihoods.ContinuousBernoulli, raw: Raw, own: Any) -> Any:
