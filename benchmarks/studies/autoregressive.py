@@ -43,7 +43,7 @@ def network(dg: Any, name: str, size: int, seed: int) -> Any:
         return nets.PixelCNN((side, side), channels=16, layers=5, seed=seed)
     if name == "Transformer":
         return nets.Transformer(size, nets.Bernoulli(), seed=seed)
-    options = {"MADE": {"hidden": (500,) if size < 500 else (500, 500)}, "NADE": {"units": 200}}
+    options = {"MADE": {"hidden": (500,)}, "NADE": {"units": 200}}
     return getattr(nets, name)(size, seed=seed, **options.get(name, {}))
 
 

@@ -107,7 +107,7 @@ def latent_report(
 class LatentMonitor:
     """A callback of `svi` that reports what latents carry while a model is trained.
 
-    At the end of the run it warns of a collapse, with the advice of its diagnosis.
+    Where the run ends, or it ends the run, it warns of a collapse, with its diagnosis' advice.
 
     Args:
         model: the model that is trained.
@@ -172,11 +172,12 @@ class LatentMonitor:
         )
         self.steps.append(progress.step)
         self.reports.append(found)
-        failed = [check.advice for check in found.diagnosis.failed]
-        if last and failed:
-            warnings.warn(f"the posterior has collapsed: {failed[0]}", UserWarning, stacklevel=2)
         recent = self.reports[-self.patience :] if self.patience else []
-        return len(recent) == self.patience and not any(r.diagnosis.ok for r in recent)
+        stop = len(recent) == self.patience and not any(r.diagnosis.ok for r in recent)
+        failed = [check.advice for check in found.diagnosis.failed]
+        if failed and (last or stop):
+            warnings.warn(f"the posterior has collapsed: {failed[0]}", UserWarning, stacklevel=2)
+        return stop
 
 
 def _arrays(
