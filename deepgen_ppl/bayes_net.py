@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,23 +19,7 @@ from deepgen_ppl.datasets import read_bytes
 from deepgen_ppl.factor_graph import Factor, FactorGraph
 from deepgen_ppl.net_catalogue import STUDENT
 from deepgen_ppl.net_checks import check_names, checked_table
-from deepgen_ppl.net_graph import Structure
-
-
-class ParameterCounts(NamedTuple):
-    """Free parameters of a network and of the models without its structure.
-
-    Attributes:
-        net: Of the network.
-        full_joint: Of one table over all variables.
-        chain: Of a first-order chain in the order of the variables.
-        independent: Of independent variables.
-    """
-
-    net: int
-    full_joint: int
-    chain: int
-    independent: int
+from deepgen_ppl.net_graph import ParameterCounts, Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -379,13 +363,7 @@ class BayesNet(Structure):
             0.8
         """
         fixed = {v: self.state_numbers(v, values) for v, values in (given or {}).items()}
-        for variable in fixed:
-            loose = [p for p in self.parents[variable] if p not in fixed]
-            if loose:
-                raise ValueError(
-                    f"'{variable}' is given but its parent '{loose[0]}' is not: drawing forwards "
-                    "would not condition on it. Use `exact(net, given=...).sample(...)`."
-                )
+        net_rows.check_fixed(self.parents, fixed)
         return net_rows.ancestral(self.order, self.parents, self.tables, num_samples, seed, fixed)
 
     def log_prob(self, rows: Any) -> Float[np.ndarray, "N"]:
@@ -409,11 +387,7 @@ class BayesNet(Structure):
                 f"'{self.variables[column]}' is missing in row {row}. `exact(net, given=...)` sums "
                 "over missing cells; its `log_evidence` is the log probability of the rest."
             )
-        column = dict(zip(self.variables, numbers.T, strict=True))
-        total = np.zeros(len(numbers))
-        for variable, table in self.log_tables.items():
-            total += table[tuple(column[v] for v in (*self.parents[variable], variable))]
-        return total
+        return net_rows.log_prob(self.parents, self.log_tables, numbers)
 
     @cached_property
     def log_tables(self) -> dict[str, Float[np.ndarray, "*parents states"]]:

@@ -161,3 +161,22 @@ def _suspicion(flat: Float[np.ndarray, "chain draw n"]) -> Float[np.ndarray, "2 
         lagged = (centred[:, 1:] * centred[:, :-1]).mean(axis=(0, 1))
         scores = np.stack([ratio, lagged / (centred**2).mean(axis=(0, 1))])
     return np.where(constant, -np.inf, np.nan_to_num(scores, nan=np.inf, posinf=np.inf))
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse numbers of steps, draws and chains that are none, and thinning that keeps no draw.
+
+    Args:
+        **counts: `num_warmup`, which may be zero, `num_samples`, `thinning` and others by name.
+
+    Raises:
+        ValueError: Naming the argument and its value.
+    """
+    for name, value in counts.items():
+        least = 0 if name == "num_warmup" else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+    if counts["thinning"] > counts["num_samples"]:
+        raise ValueError(
+            f"thinning={counts['thinning']} keeps no draw of num_samples={counts['num_samples']}."
+        )

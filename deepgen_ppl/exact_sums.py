@@ -145,11 +145,12 @@ class Sums:
             for i, slope in zip(stacks, slopes, strict=True):
                 members = group.plan.stacks[i].members
                 chosen = self.left.kept[group.variables[:, members].T]  # members, parts
-                slope = slope.reshape(*slope.shape[:-1], *chosen.shape[1:], -1)
+                slope = slope.reshape(*slope.shape[:-1], *chosen.shape[1:], -1).astype(float)
+                total = slope.sum(0)
+                slope /= np.where(total > 0, total, 1.0)
                 full[chosen, :, : len(slope)] = np.moveaxis(slope, (0, -1), (-1, -2))
             values.append(self._by_row(group, value))
-        total = full.sum(-1, keepdims=True)
-        return values, np.divide(full, total, out=full, where=total > 0)
+        return values, full
 
     def best(self) -> tuple[list[np.ndarray], Int[np.ndarray, "B D"]]:
         """Return the value of the best states of each part, and these states."""

@@ -50,15 +50,16 @@ class Findings:
             coordinates: The coordinates.
             num_states: Their number K of states.
         """
-        known = self.states[:, coordinates]  # B, *n
+        known = np.ascontiguousarray(self.states.T)[coordinates]  # *n, B
         numbers = np.arange(num_states).reshape(-1, *(1,) * known.ndim)
         fits = (known < 0) | (known == numbers)
-        found = np.where(fits, 0.0, -np.inf)
+        kind = float if self.soft else np.float32  # which holds zero and minus infinity as well
+        found = np.where(fits, kind(0.0), kind(-np.inf))
         for place in np.ndindex(coordinates.shape) if self.soft else ():
             extra = self.soft.get(int(coordinates[place]))
             if extra is not None:
-                found[(slice(None), slice(None), *place)] += extra
-        return np.moveaxis(found, 1, -1)
+                found[(slice(None), *place)] += extra
+        return found
 
     def one(self, row: int, kept: Bool[np.ndarray, " D"]) -> Findings:
         """Return the evidence of one row on some coordinates alone."""

@@ -30,6 +30,22 @@ class Independence(NamedTuple):
         return f"{self.variable} ⊥ {', '.join(self.others)}{given}"
 
 
+class ParameterCounts(NamedTuple):
+    """Free parameters of a network and of the models without its structure.
+
+    Attributes:
+        net: Of the network.
+        full_joint: Of one table over all variables.
+        chain: Of a first-order chain in the order of the variables.
+        independent: Of independent variables.
+    """
+
+    net: int
+    full_joint: int
+    chain: int
+    independent: int
+
+
 class Structure:
     """The questions that a network's arcs answer, whatever its tables are.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 States = Mapping[str, tuple[str, ...]]
 
@@ -209,6 +209,44 @@ def ancestral(
         rows = limits[tuple(column[p] for p in parents[variable])]
         column[variable] = (uniform[:, None] >= rows).sum(-1)
     return np.stack(list(column.values()), axis=1)
+
+
+def check_fixed(parents: Mapping[str, Sequence[str]], fixed: Mapping[str, Any]) -> None:
+    """Refuse fixed variables below drawn ones.
+
+    Args:
+        parents: Each variable's parents.
+        fixed: What is not drawn.
+
+    Raises:
+        ValueError: A fixed variable has a parent that is not fixed.
+    """
+    for variable in fixed:
+        loose = [p for p in parents[variable] if p not in fixed]
+        if loose:
+            raise ValueError(
+                f"'{variable}' is given but its parent '{loose[0]}' is not: drawing forwards "
+                "would not condition on it. Use `exact(net, given=...).sample(...)`."
+            )
+
+
+def log_prob(
+    parents: Mapping[str, Sequence[str]],
+    log_tables: Mapping[str, np.ndarray],
+    numbers: Int[np.ndarray, "N V"],
+) -> Float[np.ndarray, "N"]:
+    """Log probability of whole rows, columns in the order of the tables.
+
+    Args:
+        parents: Each variable's parents.
+        log_tables: Log probabilities of each variable, axes (parents in order, own states).
+        numbers: Numbers of states.
+    """
+    column = dict(zip(log_tables, numbers.T, strict=True))
+    total = np.zeros(len(numbers))
+    for variable, table in log_tables.items():
+        total += table[tuple(column[v] for v in (*parents[variable], variable))]
+    return total
 
 
 def _columns(states: States, rows: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,3 +200,19 @@ def unobserved_name(site: str, sites: Mapping[str, object]) -> str | None:
     """
     name = site.removesuffix("_unobserved")
     return name if name != site and f"{name}_observed" in sites and name in sites else None
+
+
+def unobserved_names(latents: Iterable[str], sites: Mapping[str, object]) -> dict[str, str]:
+    """Return the names that sites with missing elements have in the program, by latent site.
+
+    Args:
+        latents: Latent sites.
+        sites: All sites.
+
+    Example:
+        >>> sites = {"z": 0, "x_unobserved": 0, "x_observed": 0, "x": 0}
+        >>> unobserved_names(["z", "x_unobserved"], sites)
+        {'x_unobserved': 'x'}
+    """
+    pairs = ((site, unobserved_name(site, sites)) for site in latents)
+    return {site: name for site, name in pairs if name is not None}

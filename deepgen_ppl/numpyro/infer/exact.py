@@ -21,7 +21,7 @@ from deepgen_ppl.numpyro.infer.importance import check_learned
 from deepgen_ppl.numpyro.program import learned, read_pair, run
 from deepgen_ppl.numpyro.structure import Pair
 from deepgen_ppl.numpyro.tables import Tables
-from deepgen_ppl.tabulation import unobserved_name
+from deepgen_ppl.tabulation import unobserved_name, unobserved_names
 
 
 def exact(
@@ -129,11 +129,7 @@ def _of_program(
         found,
         constants,
         rows,
-        names={
-            site: name
-            for site in coordinates.places
-            if (name := unobserved_name(site, program.sites)) is not None
-        },
+        names=unobserved_names(coordinates.places, program.sites),
         about=lambda: fields(program, {**values, **inside}, data),
         has_data=bool(program.observed),
     )

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from deepgen_ppl import checks
 from deepgen_ppl import discrete as discrete_
+from deepgen_ppl.chains import check_counts
 from deepgen_ppl.numpyro import marginal
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.data import Inputs, as_inputs, as_key
@@ -145,7 +146,7 @@ def mcmc(
     if num_chains is None:
         num_chains = _NUM_CHAINS if ours is None else vectorized.NUM_CHAINS
     counts = {"num_samples": num_samples, "num_chains": num_chains, "thinning": thinning}
-    _check_counts(num_warmup=num_warmup, **counts)
+    check_counts(num_warmup=num_warmup, **counts)
     _check_method(chain_method, ours, adaptation, compile)
     strategy = _strategy(init_strategy or native[1].pop("init_strategy", None))
     native[1].pop("init_strategy", None)
@@ -271,17 +272,6 @@ def _check_method(chain_method: str, ours: Any, adaptation: Any, compile: str) -
     if adaptation is not None and ours is None:
         raise ValueError(
             "adaptation= is for vectorised kernels such as kernel='chees'; NumPyro's adapt anew."
-        )
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        least = 0 if name == "num_warmup" else 1
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
-    if counts["thinning"] > counts["num_samples"]:
-        raise ValueError(
-            f"thinning={counts['thinning']} keeps no draw of num_samples={counts['num_samples']}."
         )
 
 

@@ -18,7 +18,7 @@ from deepgen_ppl.pyro.discrete import read_coordinates
 from deepgen_ppl.pyro.infer.importance import prepare
 from deepgen_ppl.pyro.marginal import some_values
 from deepgen_ppl.pyro.tables import Tables
-from deepgen_ppl.tabulation import unobserved_name
+from deepgen_ppl.tabulation import unobserved_name, unobserved_names
 
 
 def exact(
@@ -123,11 +123,7 @@ def _of_program(
         found,
         constants,
         rows,
-        names={
-            site: name
-            for site in coordinates.places
-            if (name := unobserved_name(site, program.sites)) is not None
-        },
+        names=unobserved_names(coordinates.places, program.sites),
         about=lambda: fields(program, values, tensors),
         has_data=bool(program.observed),
     )
