@@ -88,7 +88,8 @@ def main():
         print(language)
         plane(dg, steps, args.out)
         halves(dg, steps)
-        cells(dg, steps)
+        if not args.quick:
+            cells(dg, steps)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,11 @@ OUTPUTS: dict[str, tuple[Callable[[Any], Any], int]] = {
     "numbers": (lambda a: a.GaussianMixture(2), 0),
 }
 CONTEXT = {"bits": 2, "symbols": 0, "levels": 0, "numbers": 2}
-ROWS = list(itertools.product(FAMILIES, OUTPUTS))
+ROWS = [  # what a family does with levels and numbers shows at two of them; the others are slow
+    pytest.param(family, output, marks=() if quick else pytest.mark.slow)
+    for family, output in itertools.product(FAMILIES, OUTPUTS)
+    for quick in [output in ("bits", "symbols") or family in ("MADE", "Recurrent")]
+]
 MORE = ("bits", "symbols")  # one input and one parameter a feature, and several of each
 MORE_ROWS = list(itertools.product(FAMILIES, MORE))
 DRAWS = 1500

@@ -50,7 +50,9 @@ def spin_statistics(x: np.ndarray) -> np.ndarray:
     return np.concatenate([s, np.stack([s[:, i] * s[:, j] for i, j in GRID], 1)], 1)
 
 
-@pytest.mark.parametrize("sampler", [None, "gibbs_with_gradients"])
+@pytest.mark.parametrize(
+    "sampler", [None, pytest.param("gibbs_with_gradients", marks=pytest.mark.slow)]
+)
 def test_the_gradient_of_an_ising_ring_is_the_enumerated_one(dg, programs, sampler) -> None:
     before = {"field": [0.3, -0.2, 0.1, 0.0], "tie": [0.4, -0.3, 0.5, 0.2]}
     chains = 2000
@@ -65,7 +67,10 @@ def test_the_gradient_of_an_ising_ring_is_the_enumerated_one(dg, programs, sampl
     assert (abs(both - exact) < 5 * deviation / np.sqrt(chains) + 1e-5).all()
 
 
-@pytest.mark.parametrize(("positive", "persistent"), [("exact", True), ("sampled", False)])
+@pytest.mark.parametrize(
+    ("positive", "persistent"),
+    [("exact", True), pytest.param("sampled", False, marks=pytest.mark.slow)],
+)
 def test_the_gradient_of_a_harmonium_is_the_enumerated_one(
     dg, programs, positive, persistent
 ) -> None:
@@ -97,7 +102,7 @@ def test_a_guide_bounds_the_positive_phase(dg, programs) -> None:
     assert set(fit.chains) >= {"x", "first", "second"}
 
 
-@pytest.mark.parametrize("sampler", ["mala", "hmc"])
+@pytest.mark.parametrize("sampler", ["mala", pytest.param("hmc", marks=pytest.mark.slow)])
 def test_continuous_chains_find_the_likelihood_of_a_gaussian(dg, programs, sampler) -> None:
     fit = dg.contrastive(
         programs.gaussian, POINTS, sampler=sampler, num_chains=512, chain_steps=2,
