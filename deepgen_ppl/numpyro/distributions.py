@@ -34,7 +34,8 @@ class BernoulliLogits(dist.BernoulliLogits):
     @validate_sample
     def log_prob(self, value: Any) -> Array:
         """Return the log probability of bits."""
-        return -jax.nn.softplus(jnp.where(jnp.asarray(value) == 1, -self.logits, self.logits))
+        logits = jnp.asarray(self.logits)
+        return -jax.nn.softplus(jnp.where(jnp.asarray(value) == 1, -logits, logits))
 
 
 class DiscretizedLogistic(dist.Distribution):

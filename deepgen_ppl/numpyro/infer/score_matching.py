@@ -47,9 +47,9 @@ def score_matching(
 
     `"sliced"` takes the trace along random directions, \(v^\top \nabla^2 \log p^* \, v\);
     `"denoising"` fits the score of the data with noise of deviation \(\sigma\),
-    \(\tfrac12 \mathbb E |\sigma \nabla \log p^*(x + \sigma \epsilon) + \epsilon|^2\). All three
-    hold where the visible sites live unconstrained, so data on an interval or a half line are
-    matched there.
+    \(\tfrac12 \mathbb E \lVert \sigma \nabla \log p^*(x + \sigma \epsilon) + \epsilon \rVert^2\).
+    All three hold where the visible sites live unconstrained, so data on an interval or a half line
+    are matched there.
 
     Args:
         model: a program with factors and no hidden site, or a ready energy.

@@ -50,8 +50,8 @@ class ELBO:
             where they are not.
         mmd: weight \(\alpha\) of the maximum mean discrepancy between the aggregate posterior and
             the prior, estimated without bias from pairs of rows with the inverse multiquadratic
-            kernel \(C / (C + |z - z'|^2)\), C the mean squared distance of prior draws. With
-            `beta` below 1 it is InfoVAE.
+            kernel \(C / (C + \lVert z - z' \rVert^2)\), C the mean squared distance of prior draws.
+            With `beta` below 1 it is InfoVAE.
 
     Raises:
         TypeError: `beta` is neither a number nor a schedule.
@@ -211,7 +211,8 @@ class ELBO:
 def discrepancy(one: Float[Tensor, "B size"], other: Float[Tensor, "B size"]) -> Float[Tensor, ""]:
     r"""Return an unbiased estimate of the squared maximum mean discrepancy of two sets of draws.
 
-    The kernel is \(C / (C + |z - z'|^2)\), C the mean squared distance within the other set.
+    The kernel is \(C / (C + \lVert z - z' \rVert^2)\), C the mean squared distance within the
+    other set.
 
     Args:
         one: draws of one distribution.

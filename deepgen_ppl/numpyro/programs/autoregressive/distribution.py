@@ -143,7 +143,7 @@ class AutoregressiveDistribution(dist.Distribution):
         filter: each particle draws what is missing given what is before it, is weighted by the
         density of what is observed, particles are resampled where their effective number falls
         below half, and one of them is drawn at the end. That is exact as their number grows; the
-        mean of \(\hat p(x_\text{observed})\) is exact at any.
+        mean of \(\hat p(x_{\text{observed}})\) is exact at any.
 
         Args:
             value: values, shape (..., *event); entries that are missing may hold anything.

@@ -51,7 +51,7 @@ class VAE(Verbs):
             distribution, or any module that gives one, such as those of `dg.flows`.
         likelihood: "bernoulli", "continuous_bernoulli", "gaussian", "student_t",
             "discretized_logistic", "categorical", "poisson", "negative_binomial", the last two
-            also with "zero_inflated_" before them; or one of `dg.vae` with options.
+            also with `"zero_inflated_"` before them; or one of `dg.vae` with options.
         posterior: "diagonal", "full", "flow", "mixture", or one of `dg.vae` with options.
         context: number of features of conditions `y`, which encoder and decoder then take as a
             second argument, and a prior that has a context too.
