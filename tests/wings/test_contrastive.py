@@ -96,6 +96,7 @@ def test_the_gradient_of_a_harmonium_is_the_enumerated_one(
     assert (abs(got - (mean - given)) < 5 * error + 1e-5).all()
 
 
+@pytest.mark.slow
 def test_a_guide_bounds_the_positive_phase(dg, programs) -> None:
     fit = dg.contrastive(programs.harmonium, BITS, guide=programs.mean_field, num_steps=20, **QUIET)
     assert np.isfinite(fit.losses).all()

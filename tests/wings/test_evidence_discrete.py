@@ -123,7 +123,7 @@ def test_mixed_climbs_are_unbiased(dg: ModuleType, programs: ModuleType) -> None
 # -------------------------------------------------------------------------------- rows and starts
 
 
-@pytest.mark.parametrize("batch_size", [None, 3])
+@pytest.mark.parametrize("batch_size", [pytest.param(None, marks=pytest.mark.slow), 3])
 def test_each_row_has_its_own_climb(
     dg: ModuleType, programs: ModuleType, batch_size: int | None
 ) -> None:

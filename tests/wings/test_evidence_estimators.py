@@ -179,9 +179,8 @@ def test_the_climb_can_start_at_a_guide(dg: ModuleType, known: ModuleType, verb:
     assert found.draws["z"].shape[2:] == (12, 2)
 
 
-@pytest.mark.parametrize(
-    "guide", ["auto_full", pytest.param("auto_normal", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", ["auto_full", "auto_normal"])
 def test_a_fit_is_a_start_and_a_proposal(
     dg: ModuleType, zoo: ModuleType, known: ModuleType, guide: str
 ) -> None:

@@ -29,12 +29,15 @@ def test_a_flow_guide_has_a_tighter_bound_than_independent_normals_and_serves_ne
     weights = np.exp(joint - joint.max())
     second_moment = (weights * a**2).sum() / weights.sum()
 
-    guide = dg.flow_guide(on.banana, dg.flows.NSF, transforms=3, hidden=(16,), bins=4)
+    guide = dg.flow_guide(
+        on.banana, dg.flows.NSF, init_scale=1.0, transforms=3, hidden=(16,), bins=4
+    )
     options = {"optim": on.adam(5e-3), "progress": False}
-    fit = dg.svi(on.banana, guide, y, num_steps=1200, **options)
+    loss = dg.ELBO(num_particles=16)  # one draw a step may settle in one of the two arms
+    fit = dg.svi(on.banana, guide, y, num_steps=800, loss=loss, **options)
     diagonal = dg.svi(on.banana, on.diagonal_guide(on.banana), y, num_steps=1200, **options)
     scale = 2.0  # losses are per datum
-    bound = -scale * fit.losses[-300:].mean()
+    bound = -scale * fit.losses[-200:].mean()
     normal = -scale * diagonal.losses[-300:].mean()
     assert bound > normal + 0.1
     assert log_evidence - 0.3 < bound < log_evidence + 0.1
@@ -86,6 +89,7 @@ def test_dequantised_probabilities_add_up_to_one(dg: Any, on: Any) -> None:
     assert abs(weights.mean(0).sum() - 1.0) < 5.0 * error + 0.01  # and the one step that it took
 
 
+@pytest.mark.slow
 def test_variational_noise_is_no_worse_than_uniform_and_bounds_the_entropy(
     dg: Any, on: Any
 ) -> None:

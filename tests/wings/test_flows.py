@@ -174,7 +174,10 @@ def test_autoregressive_layers_of_any_width_invert(
             assert np.all(lower > 0), "each sees all before it"
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "unconstrained NAF" else []) for n in FLOWS],
+)
 def test_check_flow_passes_and_the_density_integrates_to_one(dg: Any, on: Any, name: str) -> None:
     flow = on.perturbed(FLOWS[name](dg.flows, 2, 0, transforms=2, hidden=(8,)), 0.2)
     found = dg.check_flow(flow)
