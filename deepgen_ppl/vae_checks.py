@@ -145,33 +145,6 @@ def check_context(y: np.ndarray | None, rows: int, context: int) -> None:
         )
 
 
-def check_labels(y: np.ndarray | None, rows: int, classes: int) -> None:
-    """Refuse labels that are no classes; -1 says that one is unknown.
-
-    Raises:
-        ValueError: naming shapes, or the rows and values.
-
-    Example:
-        >>> check_labels(np.array([0, 10, -1]), 3, 10)
-        Traceback (most recent call last):
-        ...
-        ValueError: 1 of 3 labels is out of range: row 1, which holds 10. Labels are the whole ...
-    """
-    if y is None:
-        return
-    if y.shape != (rows,):
-        raise ValueError(f"the labels have shape {y.shape}, but x has {rows} rows: pass ({rows},).")
-    wrong: np.ndarray = ~((y == np.round(y)) & (y >= -1) & (y < classes))
-    count, named = listed(wrong)
-    if count:
-        values = ", ".join(f"{value:g}" for value in np.unique(y[wrong].astype(float))[:3])
-        raise ValueError(
-            f"{count} of {rows} labels {'is' if count == 1 else 'are'} out of range: {named}, "
-            f"which hold{'s' if count == 1 else ''} {values}. Labels are whole numbers from 0 to "
-            f"{classes - 1}, and -1 where they are unknown."
-        )
-
-
 def check_encoded(shape: Sequence[int], batch: Sequence[int], outputs: int, parts: str) -> None:
     """Refuse an encoder whose output is not what the posterior takes.
 
