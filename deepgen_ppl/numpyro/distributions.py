@@ -81,20 +81,13 @@ class DiscretizedLogistic(dist.Distribution):
     @validate_sample
     def log_prob(self, value: Any) -> Array:
         """Return the log probability of levels."""
-        half = 1.0 / (self.levels - 1)
-        centred = 2.0 * value * half - 1.0 - self.loc
-        above, below = (centred + half) / self.scale, (centred - half) / self.scale
-        lower, upper = -jax.nn.softplus(-above), -jax.nn.softplus(below)
-        inner = lower + upper + jnp.log(-jnp.expm1(-2.0 * half / self.scale))
-        found = jnp.where(value >= self.levels - 1, upper, inner)
-        found = jnp.where(value > self.levels - 1, -jnp.inf, found)
-        return jnp.where(value <= 0, lower, found)
+        found = level_log_prob(value, self.loc, self.scale, self.levels)
+        return jnp.where(value > self.levels - 1, -jnp.inf, found)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Return draws, whole numbers as floats."""
         noise = random.logistic(key, (*sample_shape, *self.batch_shape), self.loc.dtype)
-        scaled = (self.loc + self.scale * noise + 1.0) * 0.5 * (self.levels - 1)
-        return jnp.clip(jnp.round(scaled), 0, self.levels - 1)
+        return nearest_level(self.loc + self.scale * noise, self.levels)
 
     @property
     def mean(self) -> Array:
@@ -105,6 +98,43 @@ class DiscretizedLogistic(dist.Distribution):
             return total + jax.nn.sigmoid((self.loc - edge) / self.scale), None
 
         return lax.scan(add, jnp.zeros_like(self.loc), edges.astype(self.loc.dtype))[0]
+
+
+def level_log_prob(value: Any, loc: Array, scale: Array, levels: int) -> Float[Array, "*batch"]:
+    """Return the log probability of a level under a logistic cut into levels between -1 and 1.
+
+    Args:
+        value: the level; below the first one it counts as the first, past the last one as the last.
+        loc: location of the logistic.
+        scale: its scale.
+        levels: number of levels.
+
+    Example:
+        >>> zero = jnp.zeros(())
+        >>> level_log_prob(1, zero, 1.0 + zero, 3).round(4).item()
+        -1.4068
+    """
+    half = 1.0 / (levels - 1)
+    centred = value * (2.0 * half) - 1.0 - loc
+    above, below = (centred + half) / scale, (centred - half) / scale
+    first, last = value <= 0, value >= levels - 1
+    inside = jnp.where(first | last, 0.0, jnp.log(-jnp.expm1(-2.0 * half / scale)))
+    left = jnp.where(last, 0.0, jax.nn.log_sigmoid(above))
+    return left + jnp.where(first, 0.0, jax.nn.log_sigmoid(-below)) + inside
+
+
+def nearest_level(x: Float[Array, "*batch"], levels: int) -> Float[Array, "*batch"]:
+    """Return the level nearest to a number on the scale from -1, the first one, to 1, the last one.
+
+    Args:
+        x: the numbers.
+        levels: number of levels.
+
+    Example:
+        >>> nearest_level(jnp.array([-3.0, 0.1, 1.0]), 5).tolist()
+        [0.0, 2.0, 4.0]
+    """
+    return jnp.clip(jnp.round((x + 1.0) * (0.5 * (levels - 1))), 0, levels - 1)
 
 
 class DiagonalMixture(dist.Distribution):

@@ -76,13 +76,7 @@ class DiscretizedLogistic(dist.TorchDistribution):
         """Return the log probability of levels."""
         if self._validate_args:
             self._validate_sample(value)
-        half = 1.0 / (self.levels - 1)
-        centred = 2.0 * value * half - 1.0 - self.loc
-        above, below = (centred + half) / self.scale, (centred - half) / self.scale
-        lower, upper = functional.logsigmoid(above), functional.logsigmoid(-below)
-        inner = lower + upper + torch.log(-torch.expm1(-2.0 * half / self.scale))
-        found = torch.where(value >= self.levels - 1, upper, inner)
-        return torch.where(value <= 0, lower, found)
+        return level_log_prob(value, self.loc, self.scale, self.levels)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Return draws, whole numbers as floats."""
@@ -90,8 +84,7 @@ class DiscretizedLogistic(dist.TorchDistribution):
             shape = (*sample_shape, *self.batch_shape)
             u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
             noise = torch.logit(u, torch.finfo(u.dtype).tiny)
-            scaled = (self.loc + self.scale * noise + 1.0) * 0.5 * (self.levels - 1)
-            return torch.round(scaled).clamp(0, self.levels - 1)
+            return nearest_level(self.loc + self.scale * noise, self.levels)
 
     @property
     def mean(self) -> Tensor:
@@ -101,6 +94,44 @@ class DiscretizedLogistic(dist.TorchDistribution):
         for edge in edges.tolist():
             total = total + torch.sigmoid((self.loc - edge) / self.scale)
         return total
+
+
+def level_log_prob(
+    value: Tensor, loc: Tensor, scale: Tensor, levels: int
+) -> Float[Tensor, "*batch"]:
+    """Return the log probability of a level under a logistic cut into levels between -1 and 1.
+
+    Args:
+        value: the level; below the first one it counts as the first, past the last one as the last.
+        loc: location of the logistic.
+        scale: its scale.
+        levels: number of levels.
+
+    Example:
+        >>> round(level_log_prob(torch.tensor(1), torch.zeros(()), torch.ones(()), 3).item(), 4)
+        -1.4068
+    """
+    half = 1.0 / (levels - 1)
+    centred = value * (2.0 * half) - 1.0 - loc
+    above, below = (centred + half) / scale, (centred - half) / scale
+    first, last, zero = value <= 0, value >= levels - 1, loc.new_zeros(())
+    inside = torch.where(first | last, zero, torch.log(-torch.expm1(-2.0 * half / scale)))
+    left = torch.where(last, zero, functional.logsigmoid(above))
+    return left + torch.where(first, zero, functional.logsigmoid(-below)) + inside
+
+
+def nearest_level(x: Float[Tensor, "*batch"], levels: int) -> Float[Tensor, "*batch"]:
+    """Return the level nearest to a number on the scale from -1, the first one, to 1, the last one.
+
+    Args:
+        x: the numbers.
+        levels: number of levels.
+
+    Example:
+        >>> nearest_level(torch.tensor([-3.0, 0.1, 1.0]), 5).tolist()
+        [0.0, 2.0, 4.0]
+    """
+    return torch.round((x + 1.0) * (0.5 * (levels - 1))).clamp(0, levels - 1)
 
 
 class DiagonalMixture(dist.TorchDistribution):

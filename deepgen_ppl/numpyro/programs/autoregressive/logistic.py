@@ -13,6 +13,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from deepgen_ppl import flow_checks
+from deepgen_ppl.numpyro.distributions import level_log_prob, nearest_level
 
 
 class DiscretizedLogisticMixture(dist.Distribution):
@@ -71,15 +72,9 @@ class DiscretizedLogisticMixture(dist.Distribution):
     @validate_sample
     def log_prob(self, value: Array) -> Array:
         """Return the log probability of a level."""
-        half, scale = 1.0 / (self.levels - 1), jnp.exp(-self.log_scale)
         value = jnp.asarray(value)[..., None]
-        t = value * (2.0 * half) - 1.0
-        above, below = (t + half - self.loc) * scale, (t - half - self.loc) * scale
-        first, last = value <= 0, value >= self.levels - 1
-        inside = jnp.where(first | last, 0.0, jnp.log(-jnp.expm1(-2.0 * half * scale)))
-        left = jnp.where(last, 0.0, jax.nn.log_sigmoid(above))
-        right = jnp.where(first, 0.0, jax.nn.log_sigmoid(-below))
-        return logsumexp(jax.nn.log_softmax(self.logits) + left + right + inside, -1)
+        found = level_log_prob(value, self.loc, jnp.exp(self.log_scale), self.levels)
+        return logsumexp(jax.nn.log_softmax(self.logits) + found, -1)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Return levels.
@@ -98,5 +93,4 @@ class DiscretizedLogisticMixture(dist.Distribution):
         parts = (jnp.broadcast_to(a, (*component.shape, a.shape[-1]))
                  for a in (self.loc, self.log_scale))  # fmt: skip
         loc, log_scale = (jnp.take_along_axis(a, component[..., None], -1)[..., 0] for a in parts)
-        level = jnp.round((loc + jnp.exp(log_scale) * noise + 1.0) * (0.5 * (self.levels - 1)))
-        return jnp.clip(level, 0, self.levels - 1).astype(jnp.int32)
+        return nearest_level(loc + jnp.exp(log_scale) * noise, self.levels).astype(jnp.int32)

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn.functional import logsigmoid
 
 from deepgen_ppl import flow_checks
+from deepgen_ppl.pyro.distributions import level_log_prob, nearest_level
 
 
 class DiscretizedLogisticMixture(TorchDistribution):
@@ -82,15 +82,8 @@ class DiscretizedLogisticMixture(TorchDistribution):
         """Return the log probability of a level."""
         if self._validate_args:
             self._validate_sample(value)
-        half, scale = 1.0 / (self.levels - 1), torch.exp(-self.log_scale)
-        value = value[..., None]
-        t = value * (2.0 * half) - 1.0
-        above, below = (t + half - self.loc) * scale, (t - half - self.loc) * scale
-        first, last = value <= 0, value >= self.levels - 1
-        inside = torch.log(-torch.expm1(-2.0 * half * scale)).masked_fill(first | last, 0.0)
-        left = logsigmoid(above).masked_fill(last, 0.0)
-        right = logsigmoid(-below).masked_fill(first, 0.0)
-        return torch.logsumexp(self.logits.log_softmax(-1) + left + right + inside, -1)
+        found = level_log_prob(value[..., None], self.loc, self.log_scale.exp(), self.levels)
+        return torch.logsumexp(self.logits.log_softmax(-1) + found, -1)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Return levels.
@@ -108,5 +101,4 @@ class DiscretizedLogisticMixture(TorchDistribution):
         """Return the level nearest to a standard logistic number of a component."""
         parts = (a.expand(*component.shape, a.shape[-1]) for a in (self.loc, self.log_scale))
         loc, log_scale = (torch.gather(a, -1, component[..., None])[..., 0] for a in parts)
-        level = torch.round((loc + torch.exp(log_scale) * noise + 1.0) * (0.5 * (self.levels - 1)))
-        return torch.clamp(level, 0, self.levels - 1)
+        return nearest_level(loc + log_scale.exp() * noise, self.levels)
