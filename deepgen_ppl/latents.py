@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from deepgen_ppl.diagnosis import Check, Diagnosis
+from deepgen_ppl.loop import Progress
 
 ACTIVE = "Burda et al. 2016, arXiv:1509.00519"
 COLLAPSE = "Lucas et al. 2019, arXiv:1911.02469"
@@ -227,6 +230,66 @@ def latent_report(
         dimensions=dimensions,
         is_discrete=is_discrete,
     )
+
+
+class Monitor(ABC):
+    """A callback that reports what latents carry while a model is trained; an abstract base.
+
+    Args:
+        model: the model that is trained.
+        guide: its guide.
+        *data: data to look at.
+        every: reports of the run from one look to the next.
+        patience: looks in a row at a collapsed posterior after which to stop the run, or None.
+        num_rows: rows to look at.
+        num_particles: draws of each row.
+        model_kwargs: constants passed by name to model and guide.
+
+    Attributes:
+        steps: steps at which it looked.
+        reports: what it saw.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        *data: Any,
+        every: int = 10,
+        patience: int | None = None,
+        num_rows: int = 200,
+        num_particles: int = 8,
+        model_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        if every < 1 or (patience is not None and patience < 1):
+            raise ValueError(f"every={every} and patience={patience} must be positive.")
+        self.model, self.guide, self.data = model, guide, data
+        self.every, self.patience = every, patience
+        self.options = {"num_rows": num_rows, "num_particles": num_particles}
+        self.model_kwargs = model_kwargs
+        self.steps: list[int] = []
+        self.reports: list[LatentReport] = []
+        self._heard = 0
+
+    def __call__(self, progress: Progress) -> bool:
+        """Look, where it is time to; tell whether to stop."""
+        self._heard += 1
+        last = progress.step >= progress.num_steps
+        if self._heard % self.every and not last:
+            return False
+        found = self.report(progress.params())
+        self.steps.append(progress.step)
+        self.reports.append(found)
+        recent = self.reports[-self.patience :] if self.patience else []
+        stop = len(recent) == self.patience and not any(r.diagnosis.ok for r in recent)
+        failed = [check.advice for check in found.diagnosis.failed]
+        if failed and (last or stop):
+            warnings.warn(f"the posterior has collapsed: {failed[0]}", UserWarning, stacklevel=2)
+        return stop
+
+    @abstractmethod
+    def report(self, params: Any) -> LatentReport:
+        """Return the report at the present parameters."""
 
 
 def check_latents(names: list[str], num_rows: int, num_particles: int) -> None:

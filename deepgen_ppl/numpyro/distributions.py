@@ -111,7 +111,7 @@ def level_log_prob(value: Any, loc: Array, scale: Array, levels: int) -> Float[A
 
     Example:
         >>> zero = jnp.zeros(())
-        >>> level_log_prob(1, zero, 1.0 + zero, 3).round(4).item()
+        >>> round(level_log_prob(1, zero, 1.0 + zero, 3).item(), 4)
         -1.4068
     """
     half = 1.0 / (levels - 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +10,7 @@ import torch
 from torch import Tensor
 
 from deepgen_ppl import latents
-from deepgen_ppl.latents import LatentReport, check_latents, chosen_rows
-from deepgen_ppl.loop import Progress
+from deepgen_ppl.latents import LatentReport, Monitor, check_latents, chosen_rows
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer.importance import prepare
 from deepgen_ppl.pyro.infer.train import mix
@@ -103,7 +101,7 @@ def latent_report(
     )
 
 
-class LatentMonitor:
+class LatentMonitor(Monitor):
     """A callback of `svi` that reports what latents carry while a model is trained.
 
     Where the run ends, or it ends the run, it warns of a collapse, with its diagnosis' advice.
@@ -134,49 +132,16 @@ class LatentMonitor:
         []
     """
 
-    def __init__(
-        self,
-        model: Callable,
-        guide: Callable,
-        *data: Any,
-        every: int = 10,
-        patience: int | None = None,
-        num_rows: int = 200,
-        num_particles: int = 8,
-        model_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        if every < 1 or (patience is not None and patience < 1):
-            raise ValueError(f"every={every} and patience={patience} must be positive.")
-        self.model, self.guide, self.data = model, guide, data
-        self.every, self.patience = every, patience
-        self.options = {"num_rows": num_rows, "num_particles": num_particles}
-        self.model_kwargs = model_kwargs
-        self.steps: list[int] = []
-        self.reports: list[LatentReport] = []
-        self._heard = 0
-
-    def __call__(self, progress: Progress) -> bool:
-        """Look, where it is time to; tell whether to stop."""
-        self._heard += 1
-        last = progress.step >= progress.num_steps
-        if self._heard % self.every and not last:
-            return False
-        found = latent_report(
+    def report(self, params: Any) -> LatentReport:
+        """Return the report at the present parameters."""
+        return latent_report(
             self.model,
             self.guide,
             *self.data,
-            params=progress.params(),
+            params=params,
             model_kwargs=self.model_kwargs,
             **self.options,
         )
-        self.steps.append(progress.step)
-        self.reports.append(found)
-        recent = self.reports[-self.patience :] if self.patience else []
-        stop = len(recent) == self.patience and not any(r.diagnosis.ok for r in recent)
-        failed = [check.advice for check in found.diagnosis.failed]
-        if failed and (last or stop):
-            warnings.warn(f"the posterior has collapsed: {failed[0]}", UserWarning, stacklevel=2)
-        return stop
 
 
 def _arrays(
