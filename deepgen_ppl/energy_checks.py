@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -344,3 +344,56 @@ def check_noise_shape(noise: Sequence[int], data: Sequence[int]) -> None:
             f"a draw of the noise has shape {tuple(noise)}, a row of the data {tuple(data)}. Give "
             "the noise the event shape of the data: dist.Normal(0, 1).expand([D]).to_event(1)."
         )
+
+
+class ChainOptions(NamedTuple):
+    """How the chains of a contrastive run are kept.
+
+    Attributes:
+        persistent: whether they go on from step to step.
+        num_chains: chains that move at each step.
+        chain_steps: moves of each.
+        start: where they set out.
+        buffer_size: chains that are kept.
+        restart: probability that a chain sets out anew.
+    """
+
+    persistent: bool
+    num_chains: int
+    chain_steps: int
+    start: str
+    buffer_size: int
+    restart: float
+
+
+def chain_options(
+    persistent: bool,
+    num_chains: int,
+    chain_steps: int,
+    start: str,
+    buffer_size: int | None,
+    restart: float,
+) -> ChainOptions:
+    """Return options of chains, checked.
+
+    Args:
+        persistent: whether chains go on from step to step.
+        num_chains: chains that move at each step.
+        chain_steps: moves of each.
+        start: where they set out.
+        buffer_size: chains that are kept, as many as move when None.
+        restart: probability that a chain sets out anew.
+
+    Raises:
+        ValueError: naming the option that does not fit.
+
+    Example:
+        >>> chain_options(True, 10, 1, "data", None, 0.0).buffer_size
+        10
+    """
+    check_count("num_chains", num_chains)
+    check_count("chain_steps", chain_steps)
+    check_choice("start", start, STARTS)
+    check_buffer(buffer_size, num_chains, restart, persistent)
+    size = buffer_size or num_chains
+    return ChainOptions(persistent, num_chains, chain_steps, start, size, float(restart))

@@ -15,7 +15,8 @@ from deepgen_ppl import energy_checks
 from deepgen_ppl.numpyro.compilation import quickly
 from deepgen_ppl.numpyro.data import Inputs, unwrap
 from deepgen_ppl.numpyro.handlers import unobserve
-from deepgen_ppl.numpyro.infer.negative import GradientChains, OwnChains, ProgramChains, Sampler
+from deepgen_ppl.numpyro.infer.negative import GradientChains, OwnChains, Sampler
+from deepgen_ppl.numpyro.infer.program_chains import ProgramChains
 from deepgen_ppl.numpyro.infer.vectorized import resolve
 from deepgen_ppl.numpyro.kernels.chains import Chains
 from deepgen_ppl.numpyro.kernels.chees import ChEES

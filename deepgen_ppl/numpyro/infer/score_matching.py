@@ -16,8 +16,9 @@ from deepgen_ppl.loop import Progress
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.infer.fit import Fit
 from deepgen_ppl.numpyro.infer.learn import Asked, learn, program_of, shaken, start_values
-from deepgen_ppl.numpyro.infer.negative import GradientChains, ProgramChains
+from deepgen_ppl.numpyro.infer.negative import GradientChains
 from deepgen_ppl.numpyro.infer.phases import check_data, negative_chains, read_phases
+from deepgen_ppl.numpyro.infer.program_chains import ProgramChains
 
 Density = Callable[[Float[Array, "B D"]], Float[Array, " B"]]
 

@@ -14,7 +14,8 @@ from deepgen_ppl import energy_checks
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.data import unwrap
-from deepgen_ppl.pyro.infer.negative import GradientChains, OwnChains, ProgramChains, Sampler
+from deepgen_ppl.pyro.infer.negative import GradientChains, OwnChains, Sampler
+from deepgen_ppl.pyro.infer.program_chains import ProgramChains
 from deepgen_ppl.pyro.infer.vectorized import resolve
 from deepgen_ppl.pyro.kernels.chains import Chains
 from deepgen_ppl.pyro.kernels.chees import ChEES

@@ -23,8 +23,9 @@ from deepgen_ppl.pyro.infer.learn import (
     start_values,
     values_of,
 )
-from deepgen_ppl.pyro.infer.negative import GradientChains, ProgramChains
+from deepgen_ppl.pyro.infer.negative import GradientChains
 from deepgen_ppl.pyro.infer.phases import check_data, negative_chains, read_phases
+from deepgen_ppl.pyro.infer.program_chains import ProgramChains
 from deepgen_ppl.pyro.parameters import forked_rng, private_store
 
 Density = Callable[[Float[Tensor, "B D"]], Float[Tensor, " B"]]

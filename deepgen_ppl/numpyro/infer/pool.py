@@ -1,0 +1,305 @@
+"""The chains that a contrastive run keeps: how they set out, move and are watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+from jaxtyping import Float, Int
+
+from deepgen_ppl import energy_checks
+from deepgen_ppl import energy_monitors as monitors
+from deepgen_ppl.loop import NonFiniteError
+from deepgen_ppl.numpyro.compilation import quickly
+from deepgen_ppl.numpyro.data import Inputs
+from deepgen_ppl.numpyro.infer.fit import Fit
+from deepgen_ppl.numpyro.infer.negative import Sampler
+from deepgen_ppl.numpyro.infer.phases import (
+    Phases,
+)
+from deepgen_ppl.numpyro.infer.program_chains import ProgramChains
+from deepgen_ppl.numpyro.infer.step import batch_key
+
+_SMOOTHING = 0.1
+_LONGER = 10
+CHAINS = "negative chains"
+
+
+class Pool(NamedTuple):
+    """All chains that are kept, and what is watched of them.
+
+    Attributes:
+        state: state of the sampler.
+        rows: data row of each chain.
+        age: updates since each chain set out.
+        mean: running mean of each chain's centred log density.
+        square: running mean of its square.
+        log_step: logarithm of the step size.
+        number: updates done.
+        watched: smoothed energies and acceptance.
+        hidden: state of the chains on hidden sites given the data, of all rows; or None.
+        hidden_step: logarithm of their step size.
+    """
+
+    state: Any
+    rows: Int[Array, " chain"]
+    age: Int[Array, " chain"]
+    mean: Float[Array, " chain"]
+    square: Float[Array, " chain"]
+    log_step: Float[Array, ""]
+    number: Int[Array, ""]
+    watched: dict[str, Array]
+    hidden: Any
+    hidden_step: Float[Array, ""]
+
+
+@dataclass
+class Run:
+    """A run of contrastive training: the loss, the chains, and what may be asked of both."""
+
+    model: Callable[..., Any]
+    phases: Phases
+    chains: Sampler
+    given: ProgramChains | None
+    positive: Callable[..., Any]
+    batch_size: int | None
+    by_row: bool
+    first: float
+    options: Any = None
+
+    def begin(self, values: Mapping[str, Any], inputs: Inputs, key: Array) -> None:
+        """Let the chains set out."""
+        num_rows, options = max(inputs.num_rows, 1), self.options
+        size = options.buffer_size
+        if not options.persistent:
+            size = self.batch_size or num_rows
+        elif self.by_row:
+            size = num_rows
+        rng = np.random.default_rng(np.asarray(random.key_data(key), np.uint32).tolist())
+        copies = 1 if self.by_row or not options.persistent else monitors.COPIES
+        rows = np.arange(num_rows)
+        if not self.by_row:
+            groups = -(-size // copies)
+            chosen = rng.permutation(num_rows) if groups <= num_rows else rng.integers(
+                num_rows, size=groups)  # fmt: skip
+            rows = np.repeat(chosen[:groups], copies)[:size]
+        rows = jnp.asarray(rows, jnp.int32)
+        own = jax.tree.map(jnp.asarray, dict(values))
+        at_data = options.start == "data"
+        start = partial(self.chains.start, at_data=at_data)
+        state = quickly(start, random.fold_in(key, 5), own, inputs, rows)
+        zeros = jnp.zeros(size)
+        hidden = None
+        if self.phases.positive == "sampled":
+            assert self.given is not None
+            everyone = jnp.arange(num_rows, dtype=jnp.int32)
+            start = partial(self.given.start, at_data=False)
+            hidden = quickly(start, random.fold_in(key, 6), own, inputs, everyone)
+        names = ("energy_data", "energy_chains", "energy_width", "acceptance", "discrepancy")
+        self.scale = self._scale(own, inputs)
+        pool = Pool(
+            state, rows, jnp.zeros(size, jnp.int32), zeros, zeros, jnp.asarray(self.first),
+            jnp.int32(0), {name: jnp.zeros(()) for name in names}, hidden, jnp.asarray(self.first),
+        )  # fmt: skip
+        self.state = {CHAINS: pool}
+
+    def _scale(self, values: Mapping[str, Any], inputs: Inputs) -> float:
+        """Return the root mean square of the data where chains live."""
+        if not self.chains.is_continuous:
+            return 0.0
+        count = max(inputs.num_rows, 1)
+        rows = jnp.asarray(np.linspace(0, count - 1, min(count, 512)).astype(np.int32))
+
+        def place(key: Array, params: Any, inputs: Inputs, rows: Array) -> Array:
+            return self.chains.place(self.chains.start(key, params, inputs, rows, True))
+
+        found = np.asarray(quickly(place, random.key(0), values, inputs, rows), float)
+        return float(np.sqrt(np.mean(found**2)))
+
+    @property
+    def same_kind(self) -> float:
+        """One where data and chains have energies of the same kind: no hidden site summed out."""
+        own = isinstance(self.chains, ProgramChains)
+        return float("nan") if own and self.phases.positive in ("exact", "guide") else 1.0
+
+    # ----------------------------------------------------------------------------- the loss
+
+    def loss(
+        self, free: Any, mutable: Any, inputs: Inputs, rows: Any, key: Array
+    ) -> tuple[Array, Any]:
+        """Return energies of the data less those of the chains, times the rows; and the chains."""
+        pair, pool = self.phases.pair, mutable[CHAINS]
+        state = {n: v for n, v in mutable.items() if n != CHAINS}
+        params = {**pair.constrain(free), **lax.stop_gradient(state)}
+        held = lax.stop_gradient(params)
+        keys = random.split(key, 4)
+        count = max(inputs.num_rows, 1)
+        if self.phases.positive == "sampled":
+            pool, data, changed = self._sampled(params, held, pool, inputs, rows, keys[0])
+        else:
+            total, changed = self.positive(params, inputs, rows, keys[0])
+            data = total / count
+        moved = self._advance(held, pool, inputs, rows, keys[1])
+        chosen, chain_rows, pool, rate, worst = moved
+        log_probs = self.chains.log_prob(params, inputs, chain_rows, lax.stop_gradient(chosen))
+        loss = data + jnp.mean(log_probs)
+        seen = {
+            "energy_data": data,
+            "energy_chains": -jnp.mean(log_probs),
+            "energy_width": jnp.std(log_probs) * self.same_kind,
+            "acceptance": jnp.mean(rate),
+            "discrepancy": worst,
+        }
+        share = jnp.where(pool.number == 0, 1.0, _SMOOTHING)
+        watched = {
+            n: (1 - share) * old + share * lax.stop_gradient(seen[n])
+            for n, old in pool.watched.items()
+        }
+        pool = pool._replace(watched=watched, number=pool.number + 1)
+        return count * loss, {**mutable, **changed, CHAINS: pool}
+
+    def _sampled(
+        self, params: Any, held: Any, pool: Pool, inputs: Inputs, rows: Any, key: Array
+    ) -> tuple[Pool, Array, dict]:
+        """Draw the hidden sites of the batch by chains that go on from batch to batch."""
+        assert self.given is not None
+        index = jnp.arange(max(inputs.num_rows, 1), dtype=jnp.int32) if rows is None else rows
+        own = jax.tree.map(lambda leaf: leaf[index], pool.hidden)
+        found = self.given.move(
+            key, held, inputs, index, own, pool.hidden_step, self.options.chain_steps
+        )
+        data = -jnp.mean(self.given.log_prob(params, inputs, index, lax.stop_gradient(found.state)))
+        hidden = jax.tree.map(lambda whole, part: whole.at[index].set(part), pool.hidden,
+                              found.state)  # fmt: skip
+        return pool._replace(hidden=hidden, hidden_step=found.log_step), data, {}
+
+    def _advance(
+        self, held: Any, pool: Pool, inputs: Inputs, rows: Any, key: Array
+    ) -> tuple[Any, Array, Pool, Array, Array]:
+        """Move the chains that are due, and keep what is watched of each."""
+        options, keys = self.options, random.split(key, 5)
+        size = pool.rows.shape[0]
+        index = None
+        if not options.persistent:
+            batch = pool.rows if rows is None else rows
+            state = self.chains.start(keys[0], held, inputs, batch, options.start == "data")
+            pool = pool._replace(state=state, rows=batch.astype(jnp.int32))
+        elif self.by_row:
+            index = rows
+        elif size > options.num_chains:
+            index = random.permutation(keys[0], size)[: options.num_chains]
+        take = (lambda leaf: leaf) if index is None else (lambda leaf: leaf[index])
+        chain_rows, age, state = take(pool.rows), take(pool.age), jax.tree.map(take, pool.state)
+        if options.restart and options.persistent:
+            fresh = self.chains.start(keys[1], held, inputs, chain_rows, False)
+            anew = random.bernoulli(keys[2], options.restart, chain_rows.shape)
+            state = jax.tree.map(lambda a, b: _where(anew, a, b), fresh, state)
+            age = jnp.where(anew, 0, age)
+        found = self.chains.move(
+            keys[3], held, inputs, chain_rows, state, pool.log_step, options.chain_steps
+        )
+        log_prob = self.chains.log_prob(held, inputs, chain_rows, found.state)
+        centred = log_prob - jnp.mean(log_prob)
+        rate = jnp.maximum(monitors.RATE, 1.0 / (age + 1.0))
+        mean = (1 - rate) * take(pool.mean) + rate * centred
+        square = (1 - rate) * take(pool.square) + rate * centred**2
+        new = {"state": found.state, "age": age + 1, "mean": mean, "square": square}
+        old = {name: getattr(pool, name) for name in new}
+        if index is not None:
+            new = jax.tree.map(lambda whole, part: whole.at[index].set(part), old, new)
+        pool = pool._replace(log_step=found.log_step, **new)
+        return found.state, chain_rows, pool, found.acceptance, found.discrepancy
+
+    # -------------------------------------------------------------------------- afterwards
+
+    def short_run(self, params: Mapping[str, Any], inputs: Inputs, pool: Pool, key: Array) -> float:
+        """Return how far chains from the base end from the kept ones' energies, in deviations."""
+
+        def both(params: Any, inputs: Inputs, pool: Pool, key: Array) -> tuple[Array, Array]:
+            begun = self.chains.start(key, params, inputs, pool.rows, False)
+            steps = _LONGER * self.options.chain_steps
+            found = self.chains.move(
+                random.fold_in(key, 1), params, inputs, pool.rows, begun, pool.log_step, steps
+            )
+            fresh = self.chains.log_prob(params, inputs, pool.rows, found.state)
+            return fresh, self.chains.log_prob(params, inputs, pool.rows, pool.state)
+
+        found = quickly(both, params, inputs, pool, key)
+        fresh, kept = (np.asarray(x, float) for x in found)
+        width = max(float(kept.std()), 1e-12)
+        return float((fresh.mean() - kept.mean()) / width)
+
+    def blame(self, fit: Fit, result: Any, inputs: Inputs, key: Array) -> NonFiniteError:
+        """Return the error of the step that failed, naming the first chain that is not finite."""
+        pool, params = result.mutable[CHAINS], jax.tree.map(jnp.asarray, fit.params)
+        rows = None if result.rows is None else jnp.asarray(result.rows)
+        noise = random.split(batch_key(random.fold_in(key, 1), result.failed), 4)
+
+        def end(params: Any, pool: Pool, inputs: Inputs, rows: Any, noise: Array) -> Array:
+            chosen, chain_rows, *_ = self._advance(params, pool, inputs, rows, noise)
+            return self.chains.log_prob(params, inputs, chain_rows, chosen)
+
+        log_prob = np.asarray(quickly(end, params, pool, inputs, rows, noise[1]))
+        bad = np.flatnonzero(~np.isfinite(log_prob))
+        chain = int(bad[0]) if bad.size else None
+        return energy_checks.non_finite_energy(result.failed, chain, result.rows, fit)
+
+
+class Watch:
+    """What is watched at every report: numbers for the history."""
+
+    def __init__(self, run: Run, inputs: Inputs) -> None:
+        self.run, self.inputs = run, inputs
+        self.before: tuple[Any, Any] | None = None
+        self.spread = 0.0
+        self._log_prob = jax.jit(run.chains.log_prob)
+
+    def __call__(self, free: Any, mutable: Any) -> dict[str, float]:
+        """Return what is watched at present."""
+        pool: Pool = mutable[CHAINS]
+        found = {name: float(value) for name, value in pool.watched.items()}
+        age = np.asarray(pool.age)
+        pair = self.run.phases.pair
+        own = {n: v for n, v in mutable.items() if n != CHAINS}
+        params = {**pair.constrain(free), **own}
+        leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(free)]
+        found["weight_norm"] = float(np.sqrt(sum(np.sum(leaf**2) for leaf in leaves)))
+        found["chain_age"] = float(age.mean()) * self.run.options.persistent
+        mean, square = np.asarray(pool.mean, float), np.asarray(pool.square, float)
+        steady = self.run.options.persistent and not self.run.by_row and age.min() >= 50
+        rhat = monitors.nested_rhat(mean, np.maximum(square - mean**2, 0.0)) if steady else np.nan
+        found["chain_rhat"] = rhat
+        found["chain_spread"] = self._spread(pool)
+        found["log_z_drift"] = self._drift(params, pool)
+        return found
+
+    def _spread(self, pool: Pool) -> float:
+        place = np.asarray(self.run.chains.place(pool.state), float)
+        if not place.size or not self.run.scale:
+            return 0.0
+        self.spread = float(np.sqrt(np.mean(place**2))) / self.run.scale
+        return self.spread
+
+    def _drift(self, params: Any, pool: Pool) -> float:
+        """Return how log Z changed since the last report, by the chains as they were then."""
+        before, self.before = self.before, (params, pool)
+        if before is None:
+            return float("nan")
+        old, kept = before
+        change = [
+            np.asarray(self._log_prob(own, self.inputs, kept.rows, kept.state), float)
+            for own in (params, old)
+        ]
+        gain = change[0] - change[1]
+        top = gain.max()
+        return float(top + np.log(np.mean(np.exp(gain - top))))
+
+
+def _where(chosen: Array, a: Array, b: Array) -> Array:
+    return jnp.where(chosen.reshape(chosen.shape + (1,) * (a.ndim - 1)), a, b)
