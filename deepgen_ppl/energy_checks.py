@@ -317,17 +317,15 @@ def check_no_hidden(hidden: Collection[str]) -> None:
         )
 
 
-def check_noise(noise: object) -> None:
-    """Refuse noise that cannot be drawn and scored.
-
-    Raises:
-        TypeError: naming what is needed.
-    """
-    if not (hasattr(noise, "sample") and hasattr(noise, "log_prob")):
+def noise_distribution(noise: Any) -> Any:
+    """Return the distribution that noise is, or gives where it is called; else a TypeError."""
+    found = noise() if callable(noise) and not hasattr(noise, "log_prob") else noise
+    if not (hasattr(found, "sample") and hasattr(found, "log_prob")):
         raise TypeError(
             f"noise must be a distribution, or a module that gives one, not "
-            f"{type(noise).__name__}: it is drawn from and scored."
+            f"{type(found).__name__}: it is drawn from and scored."
         )
+    return found
 
 
 def check_noise_shape(noise: Sequence[int], data: Sequence[int]) -> None:

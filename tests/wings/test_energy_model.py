@@ -152,3 +152,5 @@ def test_mistakes_are_told_with_their_cure(dg, programs, wing) -> None:
         dg.noise_contrastive(energy, programs.line(1.0), MOONS, **QUIET)
     with pytest.raises(TypeError, match="drawn from and scored"):
         dg.noise_contrastive(energy, lambda: 3.0, MOONS, **QUIET)
+    with pytest.raises(TypeError, match=r"noise must be a distribution, .*, not NoneType"):
+        dg.noise_contrastive(energy, None, MOONS, **QUIET)

@@ -122,11 +122,9 @@ def noise_contrastive(
     own, held = eqx.partition(noise, eqx.is_inexact_array) if train_noise else (None, None)
 
     def density(own: Any) -> Any:
-        module = noise if own is None else eqx.combine(own, held)
-        return module if hasattr(module, "log_prob") else module()
+        return energy_checks.noise_distribution(noise if own is None else eqx.combine(own, held))
 
     about = density(own)
-    energy_checks.check_noise(about)
     shape = (*about.batch_shape, *about.event_shape)
     energy_checks.check_noise_shape(shape, inputs.data[0].shape[1:])
     log_ratio = float(np.log(noise_ratio))

@@ -131,14 +131,11 @@ def _fit(
     own = dict(noise.named_parameters()) if train_noise and isinstance(noise, nn.Module) else {}
 
     def density(flipped: Mapping[str, Tensor] | None) -> Any:
-        if hasattr(noise, "log_prob"):
-            return noise
         if not flipped:
-            return noise()
+            return energy_checks.noise_distribution(noise)
         return torch.func.functional_call(noise, dict(flipped), ())
 
     about = density(None)
-    energy_checks.check_noise(about)
     shape = (*about.batch_shape, *about.event_shape)
     energy_checks.check_noise_shape(shape, tensors[0].shape[1:])
     log_ratio = float(np.log(noise_ratio))
