@@ -26,6 +26,7 @@ ONE_WING_ONLY_FILES: dict[str, set[str]] = {
     "pyro": {
         "autoguides.py",
         "graphs.py",
+        "repeats.py",
         "parameters.py",
         "pointwise.py",
         "vectorised.py",

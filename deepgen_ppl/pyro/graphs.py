@@ -12,6 +12,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
+from deepgen_ppl.pyro import repeats
+
 aten: Any = torch.ops.aten
 
 _LARGEST = 2**16
@@ -49,8 +51,9 @@ def simplify(graph: GraphModule) -> GraphModule:
     """Fold constants, drop operations that change nothing, compute what is equal once; in place.
 
     What a distribution computes of its constants (logarithms of scales, factors of covariances) is
-    computed here and not at every call. The values stay the same to the last bit, but for the sign
-    of zeros.
+    computed here and not at every call, and what it computes of a parameter that a plate repeats
+    for each row is computed once. The values stay the same but for the sign of zeros and the order
+    of sums.
     """
     nodes = graph.graph
     known: dict[Node, Tensor] = {}
@@ -74,7 +77,10 @@ def simplify(graph: GraphModule) -> GraphModule:
     for number, node in enumerate(folded):
         graph.register_buffer(f"_folded{number}", known[node])
         with nodes.inserting_before(node):
-            node.replace_all_uses_with(nodes.get_attr(f"_folded{number}"))
+            constant = nodes.get_attr(f"_folded{number}")
+            constant.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(constant)
+    repeats.late(graph)
     nodes.eliminate_dead_code()
     nodes.lint()
     graph.recompile()

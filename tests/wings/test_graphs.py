@@ -1,0 +1,94 @@
+"""Flat graphs of Pyro's density: simplified, they are the same functions and do less."""
+
+import pytest
+
+pyro = pytest.importorskip("pyro", reason="the Pyro wing is not installed")
+
+import pyro.distributions as dist  # noqa: E402
+import torch  # noqa: E402
+
+from deepgen_ppl.pyro import graphs  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _this_wing_alone(wing: str) -> None:
+    if wing != "pyro":
+        pytest.skip("these are graphs of torch")
+
+
+ROWS = torch.linspace(-1.0, 2.0, 7 * 2).reshape(7, 1, 2)
+
+
+def mixture(z):
+    """Chains of a mixture of two components in two columns, and the gradient."""
+
+    def energy(z):
+        means, scales, weights = z[:4].reshape(2, 2), z[4:8].reshape(2, 2).exp(), z[8:]
+        parts = dist.Normal(means, scales, validate_args=False).to_event(1)
+        over = dist.Categorical(logits=weights, validate_args=False)
+        return dist.MixtureSameFamily(over, parts, validate_args=False).log_prob(ROWS[:, 0]).sum()
+
+    return torch.func.vmap(torch.func.grad_and_value(energy))(z)
+
+
+def rows_and_columns(z):
+    """Repeated along rows, along columns, and both at once."""
+    a = z.reshape(-1, 10, 1).expand(-1, 10, 6).exp()
+    b = z[:, :6].reshape(-1, 1, 6).expand(-1, 10, 6).sin()
+    return (a * b).log1p().sum(-1), (a + 1).reshape(len(z), -1), torch.where(b > 0, a, b)
+
+
+def slices(z):
+    """A softmax of what is repeated in front of it, and one along what is repeated."""
+    wide = z.reshape(-1, 1, 10).expand(-1, 5, 10)
+    return wide.log_softmax(-1) - wide.softmax(-1), wide.log_softmax(-2)
+
+
+def types(z):
+    """A number in double precision does not make the rest double, a repeated one does."""
+    number = torch.tensor(2.0, dtype=torch.float64)
+    wide = z[0, 0].double().expand(10)
+    return z * number, z * wide, wide * 2
+
+
+FUNCTIONS = [mixture, rows_and_columns, slices, types]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("chains", [1, 3, 64])
+def test_a_simplified_graph_is_the_function(function, chains: int) -> None:
+    torch.manual_seed(0)
+    z, other = torch.rand(2, chains, 10)
+    graph = graphs.flat(function, z)
+    for values in (z, other):
+        for got, expected in zip(graph(values), function(values), strict=True):
+            assert got.dtype == expected.dtype
+            torch.testing.assert_close(got, expected, rtol=2e-6, atol=2e-6)
+    for got, expected in zip(graphs.script(graph, [z])(other), function(other), strict=True):
+        torch.testing.assert_close(got, expected, rtol=2e-6, atol=2e-6)
+
+
+def elements(graph, name: str) -> list[int]:
+    """Numbers of elements of which an operation is computed."""
+    found = [n for n in graph.graph.nodes if name in str(n.target) and n.op == "call_function"]
+    return [n.meta["val"].numel() for n in found]
+
+
+def test_what_a_plate_repeats_is_computed_once() -> None:
+    graph = graphs.flat(mixture, torch.rand(3, 10))
+    assert max(elements(graph, "aten.log.")) <= 3 * 2 * 2  # of the scales, not of 7 rows of them
+    assert elements(graph, "aten._log_softmax.default") == [3 * 2]
+
+
+def test_repeated_rows_and_repeated_columns_do_not_meet_in_short_loops() -> None:
+    """One of them is put in place first: loops over two elements cost more than the copy."""
+
+    def function(z):
+        rows = z.reshape(-1, 1, 5, 2).expand(-1, 400, 5, 2).exp()
+        columns = z[:, :5].reshape(-1, 1, 5, 1).expand(-1, 400, 5, 2)
+        return (columns + torch.arange(400.0).reshape(-1, 1, 1)).sin() * rows
+
+    z = torch.rand(64, 10)
+    graph = graphs.flat(function, z)
+    torch.testing.assert_close(graph(z), function(z))
+    assert elements(graph, "aten.exp.") == [64 * 5 * 2]
