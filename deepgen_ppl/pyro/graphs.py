@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
+from torch.utils._pytree import tree_map
 
 from deepgen_ppl.pyro import repeats
 
@@ -27,12 +28,12 @@ _PLUS = {aten.add.Tensor, aten.add.Scalar}
 _BY_ONE = {aten.div.Tensor: 1, aten.pow.Tensor_Scalar: 1, aten.sub.Tensor: 0}
 
 
-def flat(function: Callable[..., Any], *examples: Tensor) -> GraphModule:
+def flat(function: Callable[..., Any], *examples: Any) -> GraphModule:
     """Trace a function of tensors into one graph without in-place operations, and simplify it.
 
     Args:
         function: It draws no random numbers and asks for no tensor's value.
-        *examples: Arguments; the graph holds for their shapes only.
+        *examples: Arguments, tensors or tuples of them; the graph holds for their shapes only.
 
     Returns:
         The graph, a callable of the same arguments.
@@ -42,7 +43,7 @@ def flat(function: Callable[..., Any], *examples: Tensor) -> GraphModule:
         >>> len([node for node in graph.graph.nodes if node.op == "call_function"])
         0
     """
-    copies = [example.detach().clone() for example in examples]
+    copies: Any = tree_map(lambda x: x.detach().clone(), examples)
     graph = make_fx(function)(*copies)  # first, as functionalize knows no custom functions
     return simplify(make_fx(torch.func.functionalize(graph))(*copies))
 
@@ -87,7 +88,7 @@ def simplify(graph: GraphModule) -> GraphModule:
     return graph
 
 
-def script(graph: GraphModule, examples: Sequence[Tensor]) -> Callable[..., Any]:
+def script(graph: GraphModule, examples: Sequence[Any]) -> Callable[..., Any]:
     """Put a graph into TorchScript, which calls the same kernels at a third of Python's cost.
 
     Raises:

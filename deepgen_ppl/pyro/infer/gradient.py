@@ -1,14 +1,12 @@
 """The potential energy's gradient as one flat graph: handlers run once, no leapfrog step does."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import graphs, handlers
 
 Vectors = tuple[Tensor, ...]
 
@@ -175,22 +173,15 @@ def _copies(vectors: Vectors) -> Vectors:
 
 def _graphs(*functions: tuple[Callable[..., Any], tuple]) -> tuple[Any, Any, str, str]:
     """Trace functions into flat graphs, and put these into TorchScript where this torch has it."""
-    graphs: list[Any] = [make_fx(f)(*args) for f, args in functions]
+    flat: list[Any] = [graphs.flat(f, *args) for f, args in functions]
     try:
-        # The interpreter of TorchScript calls the same kernels as Python, at a third of the cost.
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            scripts: list[Any] = []
-            for graph, (_, args) in zip(graphs, functions, strict=True):
-                script: Any = torch.jit.trace(graph, args, check_trace=False)
-                scripts.append(torch.jit.freeze(script.eval()))
-            for script, (_, args) in zip(scripts, functions, strict=True):
-                for _ in range(3):  # profiled twice, then optimised
-                    script(*args)
+        first, second = (
+            graphs.script(graph, args) for graph, (_, args) in zip(flat, functions, strict=True)
+        )
     except Exception as error:
         reason = f"no TorchScript: {type(error).__name__}: {str(error)[:200]}"
-        return graphs[0], graphs[1], "traced", reason
-    return scripts[0], scripts[1], "torchscript", ""
+        return flat[0], flat[1], "traced", reason
+    return first, second, "torchscript", ""
 
 
 def _check(exact: Callable[..., Any], graph: Callable[..., Any], points: Sequence[Vectors]) -> None:
