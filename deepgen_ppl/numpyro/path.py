@@ -38,6 +38,8 @@ class Path:
         rows: Name of the data plate where there is a path for each row, else None.
         layout: Where each site's unconstrained value stands in a position.
         index: The rows that are looked at, None for all.
+        warp: Where positions are those of a guide's space, the way to the model's and back: then
+            both densities have the Jacobian of its transform too, and the path is the same.
     """
 
     pair: Pair
@@ -46,6 +48,7 @@ class Path:
     rows: str | None
     layout: Layout
     index: Int[Array, " B"] | None = None
+    warp: Any = None
 
     @property
     def dim(self) -> int:
@@ -94,7 +97,8 @@ class Path:
     def static(self) -> tuple[Any, ...]:
         """What compiled code depends on beside the shapes of `params`, `inputs` and `index`."""
         guide = self.pair.guide
-        return (None if guide is None else guide.fn, self.rows)
+        own = () if self.warp is None else (self.warp.static,)
+        return (None if guide is None else guide.fn, self.rows, *own)
 
     def at(
         self, params: Mapping[str, Any], inputs: Inputs, index: Int[Array, " B"] | None = None
@@ -116,7 +120,7 @@ class Path:
             num: Number K of draws.
         """
         draw = self._joint.draw
-        return jax.vmap(lambda key: self.layout.join(draw(key)))(random.split(key, num))
+        return jax.vmap(lambda key: self._position(draw(key)))(random.split(key, num))
 
     def log_densities(self, z: Float[Array, "*batch D"]) -> LogDensities:
         """Return the log densities of reference and target, Jacobians included.
@@ -124,7 +128,13 @@ class Path:
         Args:
             z: Positions, `(*batch, D)` or `(*batch, N, D)`.
         """
-        return self._over(self._joint.log_densities, z)
+        joint = self._joint
+
+        def both(sites: dict[str, Array], log_det: Any) -> LogDensities:
+            reference, target = joint.log_densities(sites)
+            return reference + log_det, target + log_det
+
+        return self._over(both, z)
 
     def tempered(
         self, beta: Float[Array, "*batch"] | float
@@ -158,7 +168,8 @@ class Path:
         Args:
             z: Positions, `(*batch, D)` or `(*batch, N, D)`.
         """
-        return self._over(self._joint.values, z)
+        values = self._joint.values
+        return self._over(lambda sites, _: values(sites), z)
 
     def unconstrain(self, sites: Mapping[str, Array]) -> Float[Array, "*batch D"]:
         """Return the positions of latent sites' values: the inverse of `constrain`.
@@ -176,20 +187,31 @@ class Path:
         flat = {name: value.reshape(-1, *value.shape[lead:]) for name, value in values.items()}
 
         def position(values: dict[str, Array]) -> Array:
-            return self.layout.join(self._joint.point(values, self.layout.shapes))
+            return self._position(self._joint.point(values, self.layout.shapes))
 
         return jax.vmap(position)(flat).reshape(*batch, *self.shape)
 
     def site_log_probs(self, z: Float[Array, "*row D"]) -> dict[str, Array]:
         """Return the log density of each site of the model at one position, to find a bad one."""
-        return self._joint.site_log_probs(self.layout.split(z))
+        return self._joint.site_log_probs(self._sites(z)[0])
 
     @property
     def _joint(self) -> Joint:
         return Joint(self.pair, self.params, self.inputs, self.rows is not None, self.index)
 
-    def _over(self, fn: Callable[[Any], Any], z: Array) -> Any:
+    def _sites(self, z: Array) -> tuple[dict[str, Array], Any]:
+        """Return the unconstrained sites at one position, and the log Jacobian of the warp."""
+        if self.warp is None:
+            return self.layout.split(z), 0.0
+        return self.warp.forward(self.params, z)
+
+    def _position(self, sites: dict[str, Array]) -> Array:
+        if self.warp is None:
+            return self.layout.join(sites)
+        return self.warp.inverse(self.params, sites)
+
+    def _over(self, fn: Callable[..., Any], z: Array) -> Any:
         shape = self.shape
         batch = z.shape[: z.ndim - len(shape)]
-        found = jax.vmap(lambda one: fn(self.layout.split(one)))(z.reshape(-1, *shape))
+        found = jax.vmap(lambda one: fn(*self._sites(one)))(z.reshape(-1, *shape))
         return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), found)

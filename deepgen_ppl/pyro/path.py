@@ -78,6 +78,8 @@ class Path:
         data: The data, tensors.
         by_rows: Whether there is a path for each row.
         index: The rows that are looked at, None for all.
+        warp: Where positions are those of a guide's space, the way to the model's and back: then
+            both densities have the Jacobian of its transform too, and the path is the same.
 
     Attributes:
         rows: Name of the data plate where there is a path for each row, else None.
@@ -96,8 +98,9 @@ class Path:
         data: Sequence[Any],
         by_rows: bool,
         index: Int[Tensor, " B"] | None = None,
+        warp: Any = None,
     ) -> None:
-        self.pair, self.data, self.index = pair, tuple(data), index
+        self.pair, self.data, self.index, self.warp = pair, tuple(data), index, warp
         self.params = dict(params)
         values = {name: value.detach() for name, value in params.items()}
         self.rows = pair.model.data_plates[0] if by_rows else None
@@ -106,9 +109,7 @@ class Path:
             start = self._joint.potential.init(0)
             self.layout = Layout.of(self._joint.potential.continuous, start, by_rows)
         self.device = next(iter(start.values())).device
-        self._both = Pointwise(
-            lambda z: self._joint.log_densities(self.layout.split(z)), self._quiet
-        )
+        self._both = Pointwise(self._densities, self._quiet)
         sizes = [math.prod(site.shape) for p in pair.programs for site in p.sites.values()]
         share = 1.0 if index is None else len(index) / (pair.num_rows or 1)
         self.numbers = int(16 * share * sum(sizes)) + 1  # layers of networks counted roughly
@@ -172,7 +173,7 @@ class Path:
         Args:
             index: Their numbers.
         """
-        return Path(self.pair, self.params, self.data, self.rows is not None, index)
+        return Path(self.pair, self.params, self.data, self.rows is not None, index, self.warp)
 
     def sample(self, generator: torch.Generator, num: int) -> Float[Tensor, "K *row D"]:
         """Draw positions from the reference exactly.
@@ -184,7 +185,7 @@ class Path:
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
         def draw(_: Tensor) -> Tensor:
-            return self.layout.join(self._joint.draw())
+            return self._position(self._joint.draw())
 
         with self._quiet(), torch.no_grad(), forked_rng(seed):
             chunks = torch.arange(num).split(self._length(num))
@@ -211,7 +212,7 @@ class Path:
             z: One position; where the path is by rows, those of all rows.
         """
         with self._quiet(), torch.no_grad(), forked_rng(0):
-            return self._joint.log_densities(self.layout.split(z))
+            return self._densities(z)
 
     def densities(self, z: Float[Tensor, "*batch D"]) -> Densities:
         """Return both log densities and their gradients, from a graph traced at the first call.
@@ -257,7 +258,7 @@ class Path:
         potential = self._joint.potential
         values = potential.constrain if self.rows is None else lambda u: potential.values(u)[0]
         with self._quiet():
-            return evaluate.over_draws(lambda one: values(self.layout.split(one["z"])), {"z": z})
+            return evaluate.over_draws(lambda one: values(self._sites(one["z"])[0]), {"z": z})
 
     def unconstrain(self, sites: Mapping[str, Any]) -> Float[Tensor, "K *row D"]:
         """Return the positions of latent sites' values: the inverse of `constrain`.
@@ -267,7 +268,7 @@ class Path:
         """
         values = {name: torch.as_tensor(sites[name]) for name in self._joint.potential.continuous}
         with self._quiet(), torch.no_grad(), forked_rng(0):
-            return over(lambda one: self.layout.join(self._joint.unconstrain(one)), values)
+            return over(lambda one: self._position(self._joint.unconstrain(one)), values)
 
     def first_nonfinite(self, z: Float[Tensor, "*row D"]) -> tuple[str | None, float]:
         """Return the first site whose log density is not finite at a position, and that density.
@@ -276,7 +277,7 @@ class Path:
             z: One position; where the path is by rows, those of all rows.
         """
         with self._quiet(), torch.no_grad(), forked_rng(0):
-            values, _ = self._joint.potential.values(self.layout.split(z))
+            values, _ = self._joint.potential.values(self._sites(z)[0])
             found = self._joint.log_probs(values)
         for zero in (False, True):  # a density of zero only where nothing is worse
             for name, log_prob in found.items():
@@ -284,6 +285,20 @@ class Path:
                 if bad.numel():
                     return name, float(bad.flatten()[0])
         return None, math.nan
+
+    def _sites(self, z: Tensor) -> tuple[dict[str, Tensor], Any]:
+        """Return the unconstrained sites at one position, and the log Jacobian of the warp."""
+        if self.warp is None:
+            return self.layout.split(z), 0.0
+        return self.warp.forward(z)
+
+    def _position(self, sites: dict[str, Tensor]) -> Tensor:
+        return self.layout.join(sites) if self.warp is None else self.warp.inverse(sites)
+
+    def _densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        sites, log_det = self._sites(z)
+        reference, target = self._joint.log_densities(sites)
+        return reference + log_det, target + log_det
 
     def _quiet(self) -> AbstractContextManager[Any]:
         return quiet(self.pair)

@@ -55,6 +55,25 @@ def test_the_ladder(dg, zoo, tempering):
     assert set(found.stats) >= {"lp", "acceptance_rate", "step_size"}
 
 
+def test_a_guide_of_one_mode_hides_no_other(dg, zoo, tempering):
+    """Its coordinates are walked in, and the ladder goes from the prior as ever."""
+    guide = zoo.auto_full(zoo.two_modes)
+    adam = zoo.adam(0.05)
+    fit = dg.svi(zoo.two_modes, guide, SEEN, num_steps=400, optim=adam, progress=False)
+    start = fit.posterior(SEEN, num_samples=500)
+    found = dg.mcmc(zoo.two_modes, SEEN, kernel=tempering("mala"), neutra=fit, **OPTIONS)
+    above = found.draws["where"] > 0
+    assert close(above.astype(float), 0.75)
+    assert np.diff(above, axis=1).sum(1).min() >= 1
+    side = np.sign(start.draws["where"]).flat[0]
+    assert (np.sign(start.draws["where"]) == side).all()  # what the guide alone has seen
+    two = tempering("mala", num_temperatures=2)  # the prior's draws are hardly ever taken
+    options = {**OPTIONS, "num_warmup": 0, "num_samples": 4, "neutra": fit, "init": start}
+    with pytest.warns(UserWarning, match="have not mixed"):
+        again = dg.mcmc(zoo.two_modes, SEEN, kernel=two, **options)
+    assert np.mean(np.sign(again.draws["where"][:, 0]) == side) > 0.8  # where they set out from
+
+
 def test_bad_ladders(dg, zoo, tempering):
     with pytest.raises(ValueError, match=r"num_temperatures must be at least 2, got 1"):
         tempering(num_temperatures=1)

@@ -98,7 +98,8 @@ def mcmc(
         progress: Whether to show a progress bar over all chains.
         init: A posterior or a `Fit` whose draws the chains start from.
         neutra: A `Fit` of an autoguide with a transform, such as `AutoMultivariateNormal` or
-            `AutoIAFNormal`: chains walk on the space that it maps to the model's (NeuTra).
+            `AutoIAFNormal`: chains walk on the space that it maps to the model's (NeuTra). With
+            `ParallelTempering` the ladder goes from the prior as ever, in these coordinates.
         adaptation: `posterior.adaptation` of an earlier run, for a vectorised kernel to begin with;
             with `num_warmup=0` it is used as it is.
         compile: "auto" or "compiled": on this wing chains are always compiled.
@@ -164,8 +165,6 @@ def mcmc(
         marginal.prepare(program, values, inputs, needed=False)
     space = Space(program, values, neutra)
     if isinstance(ours, ParallelTempering):
-        if neutra is not None:
-            raise ValueError("neutra= does not go with ParallelTempering, which has its own path.")
         if init is not None:
             init = drawn(init, data, num_chains, seed if isinstance(seed, int) else 0)
     elif init is not None and not discrete:
@@ -181,7 +180,7 @@ def mcmc(
         if isinstance(ours.kernel, vectorized.Gibbs):
             path = read_mixed(model, None, data, "mcmc", options, by_rows=False)
         else:
-            path = read_path(model, *data, by_rows=False, verb="mcmc", **options)
+            path = space.along(read_path(model, *data, by_rows=False, verb="mcmc", **options))
         options = {"init": init, "adaptation": adaptation, "progress": progress, "seed": seed}
         found = tempered.sample(ours, path, lengths, num_chains, **options)
     elif ours is not None:

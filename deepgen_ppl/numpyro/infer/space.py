@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpyro.infer.initialization import init_to_value
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.data import Inputs, as_arguments, as_inputs
 from deepgen_ppl.numpyro.fingerprint import Same
+from deepgen_ppl.numpyro.path import Path
 from deepgen_ppl.numpyro.structure import Program, autoguides
 from deepgen_ppl.numpyro.unconstrained import Potential
 from deepgen_ppl.posterior import Posterior
@@ -25,6 +27,49 @@ from deepgen_ppl.posterior import Posterior
 Point = dict[str, Array]
 
 _GUIDE = "neutra guide"  # among the parameters: those of the guide, which are inputs too
+
+
+class Warp:
+    """The transform T of a fitted autoguide: the way from its space to that of the model.
+
+    Args:
+        guide: The guide.
+
+    Attributes:
+        static: What compiled code depends on.
+    """
+
+    def __init__(self, guide: AutoContinuous) -> None:
+        self.guide, self.static = guide, Same(guide)
+
+    def forward(self, params: Mapping[str, Any], u: Array) -> tuple[Point, Float[Array, ""]]:
+        """Return the model's unconstrained sites at a point, and the log Jacobian.
+
+        Args:
+            params: Parameters, those of the guide among them.
+            u: The point of the guide's space.
+        """
+        transform: Any = self.guide.get_transform(dict(params[_GUIDE]))
+        z = transform(u)
+        log_det = jnp.sum(transform.log_abs_det_jacobian(u, z))
+        sites: Any = self.guide._unpack_latent(z)
+        return sites, log_det
+
+    def inverse(self, params: Mapping[str, Any], z: Point) -> Float[Array, " D"]:
+        """Return the point of the guide's space at the model's unconstrained sites.
+
+        Raises:
+            ValueError: The transform has no inverse.
+        """
+        transform: Any = self.guide.get_transform(dict(params[_GUIDE]))
+        order: Any = self.guide._init_locs  # the guide joins its sites in this order
+        try:
+            return transform.inv(jnp.concatenate([z[n].reshape(-1) for n in order]))
+        except NotImplementedError as error:
+            raise ValueError(
+                f"the transform of {type(self.guide).__name__} has no inverse, so neutra= goes "
+                "without init=, init_strategy= and ParallelTempering."
+            ) from error
 
 
 class Warped:
@@ -36,42 +81,33 @@ class Warped:
 
     Args:
         potential: The model's space.
-        guide: The guide.
-        params: Its parameters.
+        warp: The transform.
+        params: Parameters, those of the guide among them.
 
     References:
         Hoffman et al.: NeuTra-lizing bad geometry in Hamiltonian Monte Carlo using neural
         transport. 2019. https://arxiv.org/abs/1903.03704
     """
 
-    def __init__(self, potential: Potential, guide: Any, params: Mapping[str, Any]) -> None:
-        self.potential, self.guide = potential, guide
-        self.transform = guide.get_transform(dict(params))
+    def __init__(self, potential: Potential, warp: Warp, params: Mapping[str, Any]) -> None:
+        self.potential, self.warp, self.params = potential, warp, params
 
     def energy(self, u: Point) -> Float[Array, ""]:
         """Return the potential energy of a point, a scalar."""
-        z = self.transform(u["u"])
-        log_det = self.transform.log_abs_det_jacobian(u["u"], z)
-        return self.potential.energy(self.guide._unpack_latent(z)) - jnp.sum(log_det)
+        z, log_det = self.warp.forward(self.params, u["u"])
+        return self.potential.energy(z) - log_det
 
     def constrain(self, u: Point) -> dict[str, Array]:
         """Return the sites' values at a point, deterministic ones included."""
-        return self.potential.constrain(self.guide._unpack_latent(self.transform(u["u"])))
+        return self.potential.constrain(self.warp.forward(self.params, u["u"])[0])
 
     def init(self, key: Array, strategy: Callable | None = None) -> Point:
         """Return one starting point: standard normal, or where the strategy says."""
         z = self.potential.init(key, strategy)
+        if strategy is not None:
+            return {"u": self.warp.inverse(self.params, z)}
         flat, _ = ravel_pytree(z)
-        if strategy is None:
-            return {"u": random.normal(key, flat.shape, flat.dtype)}
-        try:
-            order = self.guide._init_locs  # the guide joins its sites in this order
-            return {"u": self.transform.inv(jnp.concatenate([z[n].reshape(-1) for n in order]))}
-        except NotImplementedError as error:
-            raise ValueError(
-                f"the transform of {type(self.guide).__name__} has no inverse, so neutra= goes "
-                "without init= and init_strategy=."
-            ) from error
+        return {"u": random.normal(key, flat.shape, flat.dtype)}
 
 
 class Space:
@@ -92,8 +128,8 @@ class Space:
 
     def __init__(self, program: Program, params: Mapping[str, Any], fit: Any = None) -> None:
         self.program, self.params = program, dict(params)
-        self._guide = None if fit is None else _guide_of(fit)
-        self.static = None if self._guide is None else Same(self._guide)
+        self.warp = None if fit is None else Warp(_guide_of(fit))
+        self.static = None if self.warp is None else self.warp.static
         if fit is not None:
             own = {n: jax.tree.map(jnp.asarray, v) for n, v in fit.params.items()}
             self.params[_GUIDE] = own
@@ -102,7 +138,14 @@ class Space:
         """Return the energy and the maps around it; parameters and inputs may be traced."""
         own = {name: value for name, value in params.items() if name != _GUIDE}
         potential = program_.potential(self.program, own, inputs)
-        return potential if self._guide is None else Warped(potential, self._guide, params[_GUIDE])
+        return potential if self.warp is None else Warped(potential, self.warp, params)
+
+    def along(self, path: Path) -> Path:
+        """Return a path of the same densities, whose positions are those of this space."""
+        if self.warp is None:
+            return path
+        params = {**path.params, _GUIDE: self.params[_GUIDE]}
+        return replace(path, params=params, warp=self.warp)
 
 
 def starting_point(potential: Any, strategy: tuple[Any, Any], key: Array) -> Point:

@@ -85,6 +85,8 @@ def sample(
         "swap_acceptance": ladder.swap_rates,
     }
     seen, sites = record.positions, list(path.layout.shapes.items())
+    if isinstance(path, Path) and path.warp is not None:
+        sites = []  # coordinates of the guide, which are no site's
     if isinstance(path, MixedPath) and ladder.table is not None:
         attrs["num_blocks"] = len(ladder.table.places) + len(ladder.table.singles)
         parts = np.split(seen, [path.num_free], axis=-1)

@@ -90,7 +90,8 @@ def mcmc(
         progress: Whether to show a progress bar over all chains.
         init: A posterior or a `Fit` whose draws the chains start from.
         neutra: A `Fit` of an autoguide with a transform, such as `AutoMultivariateNormal` or
-            `AutoIAFNormal`: chains walk on the space that it maps to the model's (NeuTra).
+            `AutoIAFNormal`: chains walk on the space that it maps to the model's (NeuTra). With
+            `ParallelTempering` the ladder goes from the prior as ever, in these coordinates.
         adaptation: `posterior.adaptation` of an earlier run, for a vectorised kernel to begin with;
             with `num_warmup=0` it is used as it is.
         compile: How a vectorised kernel's gradient runs: "eager" (the program itself), "traced" (a
@@ -171,11 +172,7 @@ def mcmc(
             return _first_bad_site(program, values, data, latents)
 
         def path() -> Path:
-            if neutra is not None:
-                raise ValueError(
-                    "neutra= does not go with ParallelTempering, which has its own path."
-                )
-            return read_path(model, *data, by_rows=False, verb="mcmc", **options)
+            return space.along(read_path(model, *data, by_rows=False, verb="mcmc", **options))
 
         lengths = (num_warmup, num_samples, thinning)
         shared: dict = {"describe": describe, "points": points, "progress": progress, "seed": seed}

@@ -14,6 +14,7 @@ from torch.distributions import biject_to
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.parameters import given, installed, resolve
+from deepgen_ppl.pyro.path import Path
 from deepgen_ppl.pyro.program import read_pair
 from deepgen_ppl.pyro.structure import Program
 from deepgen_ppl.pyro.unconstrained import Potential
@@ -29,12 +30,33 @@ class Space(NamedTuple):
         constrain: A point to the values of the sites, deterministic ones with them.
         unconstrain: Values of the continuous latent sites to a point.
         init: A seed and a starting strategy to a point.
+        warp: The way from a guide's space to that of the model; None where it is the model's.
     """
 
     energy: Callable[[Point], Tensor]
     constrain: Callable[[Point], Point]
     unconstrain: Callable[[Mapping[str, Tensor]], Point]
     init: Callable[..., Point]
+    warp: Warp | None = None
+
+    def along(self, path: Path) -> Path:
+        """Return a path of the same densities, whose positions are those of this space."""
+        if self.warp is None:
+            return path
+        return Path(path.pair, path.params, path.data, path.rows is not None, warp=self.warp)
+
+
+class Warp(NamedTuple):
+    """The transform T of a fitted autoguide: the way from its space to that of the model.
+
+    Attributes:
+        forward: A point of the guide's space to the model's unconstrained sites, and the log
+            Jacobian.
+        inverse: The model's unconstrained sites to the point.
+    """
+
+    forward: Callable[[Tensor], tuple[Point, Tensor]]
+    inverse: Callable[[Point], Tensor]
 
 
 def of_program(program: Program, params: Mapping[str, Tensor], data: Sequence[Any]) -> Space:
@@ -91,36 +113,37 @@ def of_fit(
     prototype: Any = guide.prototype_trace
     names = list(prototype.stochastic_nodes)
 
-    def mapped(point: Point) -> tuple[Point, Tensor]:
+    def forward(u: Tensor) -> tuple[Point, Tensor]:
         with installed(pair.params.values(), params) as answers, answers:
             transform: Any = guide.get_transform()
-            z = transform(point["u"])
-            log_det = transform.log_abs_det_jacobian(point["u"], z)
+            z = transform(u)
+            log_det = transform.log_abs_det_jacobian(u, z)
         sites: Any = guide._unpack_latent(z)
         return {site["name"]: value for site, value in sites}, log_det.sum()
 
-    def energy(point: Point) -> Tensor:
-        z, log_det = mapped(point)
-        return space.energy(z) - log_det
-
-    def invert(z: Point) -> Point:
+    def inverse(z: Point) -> Tensor:
         joined = torch.cat([z[name].reshape(-1) for name in names])
         with torch.no_grad(), installed(pair.params.values(), params) as answers, answers:
-            return {"u": guide.get_transform().inv(joined).detach()}
+            return guide.get_transform().inv(joined).detach()
+
+    def energy(point: Point) -> Tensor:
+        z, log_det = forward(point["u"])
+        return space.energy(z) - log_det
 
     def init(seed: int = 0, strategy: Callable[..., Any] | None = None) -> Point:
         z = space.init(seed, strategy)
         if strategy is not None:
-            return invert(z)
+            return {"u": inverse(z)}
         generator = torch.Generator().manual_seed(seed)
         size = sum(z[name].numel() for name in names)
         return {"u": torch.randn(size, generator=generator).to(z[names[0]])}
 
     return Space(
         energy,
-        lambda point: space.constrain(mapped(point)[0]),
-        lambda values: invert(space.unconstrain(values)),
+        lambda point: space.constrain(forward(point["u"])[0]),
+        lambda values: {"u": inverse(space.unconstrain(values))},
         init,
+        Warp(forward, inverse),
     )
 
 

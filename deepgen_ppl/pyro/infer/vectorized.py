@@ -169,7 +169,8 @@ def sample(
     layout, ladder = Layout.of(first), None
     if isinstance(kernel, ParallelTempering):
         ladder = path()
-        layout = Layout({"z": tuple(ladder.layout.shapes)}, layout.shapes)
+        if space.warp is None:
+            layout = Layout({"z": tuple(ladder.layout.shapes)}, layout.shapes)
     (like,) = layout.join(first).values()
     generator = torch.Generator(device=like.device).manual_seed(seed)
 
