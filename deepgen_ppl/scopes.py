@@ -74,12 +74,14 @@ class Piece(NamedTuple):
         scopes: Coordinates of each.
         runs: The run in which each entry of each table is seen, `(*cards, n)`.
         bundle: Number of the bundle of runs.
+        name: The site.
     """
 
     columns: Int[np.ndarray, " n"]
     scopes: Int[np.ndarray, "n s"]
     runs: Int[np.ndarray, "*cards n"]
     bundle: int
+    name: str
 
 
 class Scopes:
@@ -98,6 +100,7 @@ class Scopes:
         self.coordinates, self.plates, self.terms = coordinates, plates, terms
         self.ways = {(t.name, site): 0 for t in terms for site in t.depends}
         self.tried: dict[tuple[str, str], Touched] = {}
+        self._drawn: tuple[int, tuple[np.ndarray, ...]] | None = None
         self.cardinality = coordinates.cardinality
         places = coordinates.places.items()
         self._most = {n: int(p.cardinality.max(initial=1)) for n, p in places}
@@ -218,11 +221,12 @@ class Scopes:
                 digit = np.arange(size).reshape((-1,) + (1,) * (len(shape) - axis))
                 runs = runs + digit * steps[:, axis]
             columns, scopes = term.start + rows, coordinates[rows][:, kept]
-            yield Piece(columns, scopes, runs.astype(np.int32), bundle)
+            yield Piece(columns, scopes, runs.astype(np.int32), bundle, term.name)
 
     def check(self, evaluate: Evaluate, rng: np.random.Generator, fixed: bool) -> None:
         """Take in more of the sites until random changes of all else leave terms as they are."""
-        changed, moved = self._changes(evaluate, rng)
+        start, other = self._draw(rng)
+        changed, moved = self._changes(evaluate, start, other, self._num_terms), start != other
         for term in self.terms:
             if not self._holds(term, changed, moved):
                 self._widen(term, changed, moved)
@@ -230,23 +234,42 @@ class Scopes:
         if fixed and large and len(self.cardinality) * self._num_terms <= _MOST_TRIED:
             self._try(large, evaluate, rng, changed, moved)
 
-    def hold(self, evaluate: Evaluate, rng: np.random.Generator) -> bool:
-        """Tell whether random changes find nothing more at other data and parameters."""
-        changed, moved = self._changes(evaluate, rng)
-        return all(self._holds(term, changed, moved) for term in self.terms)
+    def hold(self, evaluate: Evaluate, seed: int, terms: Sequence[Term]) -> bool:
+        """Tell whether random changes find nothing more at other data and parameters.
 
-    def _changes(
-        self, evaluate: Evaluate, rng: np.random.Generator
-    ) -> tuple[Bool[np.ndarray, "P T"], Bool[np.ndarray, "P D"]]:
-        """Return which terms change with random changes, and what was moved."""
+        Args:
+            evaluate: Coordinates to the terms that are asked about.
+            seed: Seed of the changes.
+            terms: These terms.
+        """
+        if self._drawn is None or self._drawn[0] != seed:
+            self._drawn = seed, self._draw(np.random.default_rng(seed))
+        _, (start, other) = self._drawn
+        changed = self._changes(evaluate, start, other, sum(term.size for term in terms))
+        moved, first = start != other, 0
+        for term in terms:
+            own = changed[:, first : first + term.size]
+            if (own & ~self._explained(term, moved)).any():
+                return False
+            first += term.size
+        return True
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Int[np.ndarray, "P D"], ...]:
+        """Draw coordinates, and the same with random changes."""
         cards = self.cardinality
         start = rng.integers(0, cards, (_TESTS, len(cards)))
         share = rng.choice([0.5, 0.2, 0.05], (_TESTS, 1))
         moved = rng.random((_TESTS, len(cards))) < share
         other = np.where(moved, rng.integers(0, cards, start.shape), start)
-        seen = [np.concatenate([evaluate(rows) for rows in chunks_of(x, self._num_terms)])
+        return start.astype(np.int32), other.astype(np.int32)
+
+    def _changes(
+        self, evaluate: Evaluate, start: np.ndarray, other: np.ndarray, num_terms: int
+    ) -> Bool[np.ndarray, "P T"]:
+        """Return which terms change from one to the other."""
+        seen = [np.concatenate([evaluate(rows) for rows in chunks_of(x, num_terms)])
                 for x in (start, other)]  # fmt: skip
-        return differ(*seen), start != other
+        return differ(*seen)
 
     def _try(
         self,
@@ -284,12 +307,16 @@ class Scopes:
         return sum(term.size for term in self.terms)
 
     def _holds(self, term: Term, changed: np.ndarray, moved: np.ndarray) -> bool:
+        return not (changed[:, term.columns] & ~self._explained(term, moved)).any()
+
+    def _explained(self, term: Term, moved: np.ndarray) -> Bool[np.ndarray, "P n"]:
+        """Return where a term touches what was moved."""
         explained = np.zeros((len(moved), term.size), bool)
         for site in term.depends:
             coordinates, _ = self.touched(term, site)
             for column in coordinates.T:
                 explained |= moved[:, column] & (column >= 0)
-        return not (changed[:, term.columns] & ~explained).any()
+        return explained
 
     def _widen(self, term: Term, changed: np.ndarray, moved: np.ndarray) -> None:
         """Find the least that explains the changes, first together, then for each site alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,17 +35,20 @@ class Tabulation:
     num_terms: int
     scopes: Scopes | None = None
 
-    def holds(self, evaluate: Evaluate, seed: int = 0) -> bool:
-        """Tell whether it is true at other data and parameters too, of the same shapes.
+    def holds(self, evaluate: Evaluate, terms: Sequence[Term], seed: int = 0) -> bool:
+        """Tell whether it is true of some terms at other data and parameters too.
 
         Args:
-            evaluate: Coordinates to terms.
+            evaluate: Coordinates to these terms, side by side.
+            terms: The terms.
             seed: Seed of the changes by which it is checked.
         """
         if self.scopes is None:
             return True
-        tried = bool(self.scopes.tried)
-        return not tried and self.scopes.hold(evaluate, np.random.default_rng(seed))
+        tried = {name for name, _ in self.scopes.tried}
+        if any(term.name in tried for term in terms):
+            return False
+        return self.scopes.hold(evaluate, seed, terms)
 
     def tables(self, evaluate: Evaluate) -> tuple[list[np.ndarray], Float[np.ndarray, " c"]]:
         """Return the tables of each piece, `(*cards, n)`, and the constant terms.
@@ -71,6 +74,47 @@ class Tabulation:
                 found[i] = seen[piece.runs, place]
                 first += len(piece.columns)
         return found, constants
+
+    def renewed(
+        self,
+        only: Callable[[Sequence[Term]], Evaluate],
+        terms: Sequence[Term],
+        before: tuple[Sequence[np.ndarray], Float[np.ndarray, " c"]],
+    ) -> tuple[list[np.ndarray], Float[np.ndarray, " c"]]:
+        """Return the tables where some terms are evaluated anew, each at the states it needs.
+
+        Args:
+            only: Some terms to what evaluates these alone, side by side.
+            terms: The terms.
+            before: Tables and constant terms as they were.
+        """
+        found, constants = list(before[0]), np.array(before[1])
+        needed: dict[tuple[int, int], list[int]] = {}
+        for i, piece in enumerate(self.pieces):
+            if any(term.name == piece.name for term in terms):
+                needed.setdefault((piece.bundle, int(piece.runs.max()) + 1), []).append(i)
+        for (bundle, count), own in needed.items():
+            names = {self.pieces[i].name for i in own}
+            used = [term for term in terms if term.name in names]
+            evaluate, x = only(used), self.bundles[bundle][:count]
+            seen = np.concatenate([evaluate(rows) for rows in chunks_of(x, self.num_terms)])
+            place = self._places(used)
+            for i in own:
+                found[i] = seen[self.pieces[i].runs, place[self.pieces[i].columns]]
+        used = [term for term in terms if not term.depends]
+        if used:
+            mine = np.isin(self.constants, np.concatenate([term.columns for term in used]))
+            place = self._places(used)[self.constants[mine]]
+            constants[mine] = only(used)(self.bundles[0][:1])[0, place]
+        return found, constants
+
+    def _places(self, terms: Sequence[Term]) -> Int[np.ndarray, " T"]:
+        """Return where each term stands where some of them stand side by side."""
+        place, first = np.full(self.num_terms, -1), 0
+        for term in terms:
+            place[term.columns] = np.arange(first, first + term.size)
+            first += term.size
+        return place
 
     def numbered(self, tables: Sequence[np.ndarray] | None = None) -> Numbered:
         """Return the factor graph, with or without its tables."""

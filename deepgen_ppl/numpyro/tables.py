@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array, random
+from jax.interpreters import partial_eval
 from jaxtyping import Float, Int
 from numpyro.ops.provenance import eval_provenance
 
@@ -23,14 +24,19 @@ from deepgen_ppl.numpyro.discrete import values_of
 from deepgen_ppl.numpyro.fingerprint import fingerprint
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.terms import unmasked
+from deepgen_ppl.readings import Found, Reading, digests
+from deepgen_ppl.scopes import Evaluate
 from deepgen_ppl.tabulation import Tabulation, Term, tabulate, unobserved_name
 
 _MOST_NUMBERS = 1 << 24
 _FEW_NUMBERS = 1 << 20
 """Terms at all states up to which compiling fast counts for more than fast code."""
 
-TABULATIONS: Kept[tuple[list[Term], Tabulation]] = Kept()
+READINGS: Kept[Reading] = Kept()
 """What was read of programs, at the shapes at which it was."""
+
+_MOST_FOLLOWED = 64
+"""Sites up to which it is followed which arguments each of them uses."""
 
 _MOST_KEPT = 4
 """Readings that are kept of one program."""
@@ -53,7 +59,6 @@ class Tables:
 
     Attributes:
         terms: what each site contributes.
-        tabulation: how the tables are found.
     """
 
     def __init__(
@@ -68,58 +73,89 @@ class Tables:
     ) -> None:
         self.program, self.coordinates, self.integrated = program, coordinates, integrated
         self.args = (dict(params), inputs, dict(held))
+        self.terms: list[Term] = []
         self._width = 0
-        kept = TABULATIONS.of(program.fn)
+        self._contents = digests(map(_content, jax.tree.leaves(self.args)))
+        kept = READINGS.of(program.fn)
         own = (coordinates.key, tuple(integrated), fixed)
         key = (fingerprint(program.fn), structure_of(self.args), own)
         if key in kept:
-            self.terms, self.tabulation = kept[key]
-            if self.tabulation.holds(self.evaluate):  # what is touched may depend on data
+            self._reading = kept[key]
+            self.terms = self._reading.terms
+            if self._reading.holds(self.evaluate, self._only, self._contents):
                 return
-        self.terms = self._read()
+        self.terms, uses = self._read()
         plates = {name: program.sites[name].plates for name in coordinates.places}
-        self.tabulation = tabulate(coordinates, plates, self.terms, self.evaluate, fixed=fixed)
-        kept[key] = self.terms, self.tabulation
+        found = tabulate(coordinates, plates, self.terms, self.evaluate, fixed=fixed)
+        self._reading = kept[key] = Reading(self.terms, found, uses, self._contents)
         for old in list(kept)[:-_MOST_KEPT]:
             del kept[old]
+
+    @property
+    def tabulation(self) -> Tabulation:
+        """How the tables are found."""
+        return self._reading.tabulation
+
+    def tables(self) -> Found:
+        """Return the tables of all pieces, and the constant terms."""
+        return self._reading.tables(self.evaluate, self._only, self._contents)
 
     def evaluate(self, x: Int[np.ndarray, "P D"]) -> Float[np.ndarray, "P T"]:
         """Return the terms at some coordinates, on the host."""
         num_terms = max(sum(term.size for term in self.terms), 1)
         width = self._width or min(max(len(x), 32), max(_MOST_NUMBERS // num_terms, 1))
         self._width = width
+        once = num_terms * width < _FEW_NUMBERS
+        return self._evaluated(x, self.terms, width, once)
+
+    def _only(self, terms: Sequence[Term]) -> Evaluate:
+        """Return what evaluates some terms alone."""
+        most = max(_MOST_NUMBERS // max(sum(term.size for term in terms), 1), 1)
+        return lambda x: self._evaluated(x, terms, min(len(x), most), False)
+
+    def _evaluated(
+        self, x: Int[np.ndarray, "P D"], terms: Sequence[Term], width: int, once: bool
+    ) -> Float[np.ndarray, "P T"]:
+        names = tuple(term.name for term in terms)
 
         def batch(args: Any, x: Array) -> Array:
-            return jax.vmap(partial(self.at, args))(x)
+            return jax.vmap(partial(self.at, args, names=names))(x)
 
+        static = (self.coordinates.key, tuple(self.integrated), width, names)
         found = []
         for first in range(0, len(x), width):
             rows = np.minimum(np.arange(first, first + width), len(x) - 1)
-            call = (self.args, jnp.asarray(x[rows].astype(np.int32)))
-            static = (self.coordinates.key, tuple(self.integrated), width)
-            once = num_terms * width < _FEW_NUMBERS
+            call = (self.args, jnp.asarray(x[rows].astype(np.int32, copy=False)))
             run = compiled(self.program.fn, "tables", batch, *call, static=static, once=once)
-            found.append(np.asarray(run(*call), float)[: len(x) - first])
+            found.append(np.asarray(run(*call))[: len(x) - first])
         return np.concatenate(found)
 
-    def at(self, args: Any, x: Int[Array, " D"]) -> Float[Array, " T"]:
-        """Return the terms at the coordinates; parameters and inputs may be traced."""
+    def at(self, args: Any, x: Int[Array, " D"], names: Sequence[str]) -> Float[Array, " T"]:
+        """Return some terms at the coordinates; parameters and inputs may be traced."""
         params, inputs, held = args
         values = {**params, **held, **values_of(self.coordinates, x)}
         found = element_log_probs(program_.run(self.program, inputs, values, random.key(0)))
-        return jnp.concatenate([jnp.ravel(found[term.name]) for term in self.terms])
+        return jnp.concatenate([jnp.ravel(found[name]) for name in names])
 
-    def _read(self) -> list[Term]:
-        params, inputs, held = self.args
+    def _read(self) -> tuple[list[Term], dict[str, frozenset[int]]]:
+        """Return what each site contributes, and which arguments it uses."""
         values = values_of(self.coordinates, jnp.zeros(self.coordinates.size, jnp.int32))
 
-        def densities(**values: Array) -> dict[str, Array]:
+        def densities(values: dict[str, Array], args: Any) -> dict[str, Array]:
+            params, inputs, held = args
             given = {**params, **held, **values}
             return element_log_probs(program_.run(self.program, inputs, given, random.key(0)))
 
+        held = self.args[2]
         followed = {**values, **{name: held[name] for name in self.integrated}}
-        shapes = jax.eval_shape(densities, **followed)
-        seen = eval_provenance(densities, **followed)
+        shapes = jax.eval_shape(densities, values, self.args)
+        seen = eval_provenance(
+            lambda **moved: densities(
+                {name: moved[name] for name in values},
+                (*self.args[:2], {**held, **{n: moved[n] for n in self.integrated}}),
+            ),
+            **followed,
+        )
         check_integrated(self.integrated, seen)
         terms, start = [], 0
         for name, shape in shapes.items():
@@ -129,7 +165,29 @@ class Tables:
             term = Term(name, start, shape.shape, self.program.sites[name].plates, depends)
             terms.append(term)
             start += term.size
-        return terms
+        uses = _uses(densities, values, self.args) if len(terms) <= _MOST_FOLLOWED else {}
+        return terms, uses
+
+
+def _uses(
+    densities: Callable[[Any, Any], dict[str, Array]], values: Any, args: Any
+) -> dict[str, frozenset[int]]:
+    """Return the numbers of the leaves of the arguments that each density is computed from."""
+    closed, shapes = jax.make_jaxpr(densities, return_shape=True)(values, args)
+    first = len(jax.tree.leaves(values))
+    found = {}
+    for number, name in enumerate(sorted(shapes)):  # a dict's leaves stand in this order
+        wanted = [i == number for i in range(len(shapes))]
+        used = partial_eval.dce_jaxpr(closed.jaxpr, wanted)[1]
+        found[name] = frozenset(np.flatnonzero(used[first:]).tolist())
+    return found
+
+
+def _content(leaf: Any) -> np.ndarray:
+    """Return an argument as an array of numbers."""
+    if isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return np.asarray(random.key_data(leaf))
+    return np.asarray(leaf)
 
 
 def element_log_probs(seen: Mapping[str, Any]) -> dict[str, Array]:

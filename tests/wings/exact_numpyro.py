@@ -156,6 +156,13 @@ def grouped(group, x):
         numpyro.sample("x", dist.Normal(2.0 * z[group], 1.0), obs=x)
 
 
+def switched(x, weight):
+    """Rows that touch the state of another row where the data say so."""
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+        numpyro.sample("x", dist.Normal(z + weight * z[::-1], 1.0), obs=x)
+
+
 def field(size):
     """A row of binary states, neighbours coupled in one statement."""
     with numpyro.plate("sites", size):

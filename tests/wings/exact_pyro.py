@@ -149,6 +149,13 @@ def grouped(group, x):
         pyro.sample("x", dist.Normal(2.0 * z[group], 1.0), obs=x)
 
 
+def switched(x, weight):
+    """Rows that touch the state of another row where the data say so."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Bernoulli(0.3))
+        pyro.sample("x", dist.Normal(z + weight * z.flip(0), 1.0), obs=x)
+
+
 def field(size):
     """A row of binary states, neighbours coupled in one statement."""
     with pyro.plate("sites", size):

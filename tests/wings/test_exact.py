@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
+from deepgen_ppl import readings
+
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=4).astype("float32") + 0.5
 CELLS = RNG.normal(size=(3, 2)).astype("float32")
@@ -211,6 +213,21 @@ def test_elements_that_are_picked_by_index(exact: Any, programs: ModuleType) -> 
         np.testing.assert_allclose(np.sum(answer.log_evidence), total.sum(), rtol=1e-5)
         np.testing.assert_allclose(answer.marginals["z"], np.exp(joint - total[:, None]), **CLOSE)
         assert answer.cost.width == 0
+
+
+@pytest.mark.parametrize("few", [1 << 20, 0], ids=["all terms", "changed terms"])
+def test_what_rows_touch_may_change_with_the_data(
+    exact: Any, programs: ModuleType, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read at some data is not taken for true at others."""
+    monkeypatch.setattr(readings, "_FEW_NUMBERS", few)
+    for weight in (np.zeros(4), np.zeros(4), np.array([0.0, 0.8, 0.0, 0.0]), np.zeros(4)):
+        for x in (X, X, 2.0 * X):
+            data = (x, weight.astype("float32"))
+            truth = Truth(programs, programs.switched, data, {"z": (BINARY, (4,))})
+            answer = exact(programs.switched, *data)
+            np.testing.assert_allclose(np.sum(answer.log_evidence), truth.log_evidence, **CLOSE)
+            np.testing.assert_allclose(answer.marginals["z"], truth.marginal("z"), **CLOSE)
 
 
 def test_a_field_in_one_statement(exact: Any, programs: ModuleType) -> None:

@@ -121,7 +121,7 @@ def _of_program(
         inside |= {name: seen[name]["value"] for name in missing}
     coordinates = read_coordinates(program, {**values, **inside}, inputs, "exact")
     tables = Tables(program, coordinates, values, inputs, inside, missing)
-    found, constants = tables.tabulation.tables(tables.evaluate)
+    found, constants = tables.tables()
     plates = {name: program.sites[name].plates for name in coordinates.places}
     rows = exact_subjects.rows_of(tables.terms, plates, tables.tabulation, program.data_plates)
     subject = exact_subjects.of_program(
