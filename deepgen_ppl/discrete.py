@@ -373,3 +373,19 @@ def check_differences(differences: object) -> None:
     """
     if differences not in ("auto", "gradient", "exact"):
         raise ValueError(f"differences must be 'auto', 'gradient' or 'exact', not {differences!r}.")
+
+
+def check_cycle(step_sizes: Any) -> tuple[float, ...]:
+    """Return the step sizes of a cycle, all of them above zero.
+
+    Raises:
+        ValueError: it is empty, or holds what is no positive number.
+
+    Example:
+        >>> check_cycle([1, 0.5])
+        (1.0, 0.5)
+    """
+    found = tuple(float(size) for size in np.atleast_1d(np.asarray(step_sizes, float)))
+    if not found or not all(0.0 < size < np.inf for size in found):
+        raise ValueError(f"step_sizes must be one or more positive numbers, got {found}.")
+    return found

@@ -47,6 +47,7 @@ from deepgen_ppl.pyro.infer.score_matching import score_matching
 from deepgen_ppl.pyro.infer.smc import smc
 from deepgen_ppl.pyro.infer.svi import svi
 from deepgen_ppl.pyro.kernels.chees import ChEES
+from deepgen_ppl.pyro.kernels.discrete_langevin import DiscreteLangevin
 from deepgen_ppl.pyro.kernels.gibbs import Gibbs
 from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
@@ -82,6 +83,7 @@ __all__ = [
     "ChEES",
     "Check",
     "Diagnosis",
+    "DiscreteLangevin",
     "EnergyModel",
     "Evidence",
     "EvidenceBounds",

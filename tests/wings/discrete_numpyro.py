@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 from jax import Array, random
 
 from deepgen_ppl.blocks import singly
-from deepgen_ppl.numpyro.kernels import gibbs, gibbs_with_gradients
+from deepgen_ppl.numpyro.kernels import discrete_langevin, gibbs, gibbs_with_gradients
 
 EFFECTS = jnp.array(
     [[2.5, -1.0, 0.3], [-0.7, 1.8, 1.1], [1.2, 0.6, -2.2], [-1.6, -0.9, -0.4], [0.4, 2.1, -1.3]]
@@ -135,7 +135,7 @@ def kernel_step(kernel: str, states, energies, seed: int):
     """One step of a kernel on three spins, whose log density a table of 8 gives.
 
     Args:
-        kernel: "gibbs" or "gibbs_with_gradients".
+        kernel: "gibbs", "gibbs_with_gradients" or "discrete_langevin".
         states: Coordinates of many chains, `(chain, 3)`.
         energies: Log density of each of the 8 states, unnormalised.
         seed: Seed of the step.
@@ -157,5 +157,7 @@ def kernel_step(kernel: str, states, energies, seed: int):
         return state.terms.sum(-1), 0.7 * found  # gains that are wrong leave the law as it is
 
     state = gibbs_with_gradients.init(x, gains)
-    step = gibbs_with_gradients.step
+    step = {"discrete_langevin": discrete_langevin, "gibbs_with_gradients": gibbs_with_gradients}[
+        kernel
+    ].step
     return jax.device_get(step(key, state, gains, blocks.cardinality, num_steps=1)[0].position)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 RNG = np.random.default_rng(0)
+INFORMED = ("gibbs_with_gradients", "discrete_langevin")
 SPINS = (RNG.random((200, 4)) < [0.7, 0.4, 0.6, 0.5]).astype("float32")
 BITS = (RNG.random((150, 3)) < [0.6, 0.3, 0.7]).astype("float32")
 POINTS = RNG.normal(0.5, 0.7, (400, 2)).astype("float32")
@@ -51,7 +52,8 @@ def spin_statistics(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "sampler", [None, pytest.param("gibbs_with_gradients", marks=pytest.mark.slow)]
+    "sampler",
+    [None, *(pytest.param(name, marks=pytest.mark.slow) for name in INFORMED)],
 )
 def test_the_gradient_of_an_ising_ring_is_the_enumerated_one(dg, programs, sampler) -> None:
     before = {"field": [0.3, -0.2, 0.1, 0.0], "tie": [0.4, -0.3, 0.5, 0.2]}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-KERNELS = ("gibbs", "gibbs_with_gradients")
+KERNELS = ("gibbs", "gibbs_with_gradients", "discrete_langevin")
 RNG = np.random.default_rng(3)
 COUPLING = np.triu(RNG.normal(size=(12, 12)) * 0.2, 1).astype("float32")
 FIELD = (RNG.normal(size=12) * 0.3).astype("float32")
@@ -79,7 +79,7 @@ def test_spins_have_the_enumerated_law(dg, programs, model, kernel):
     assert found.draws["x"].shape == (64, 300, 12)
     assert found.draws["x"].dtype.kind == "i"
     assert found.attrs["num_blocks"] == (12 if model == "ising" else 2)
-    if kernel == "gibbs_with_gradients":
+    if kernel != "gibbs":
         assert found.attrs["differences"] == "gradient"
     agrees(found.draws["x"], normalised(energy), SPINS)
     lp = energy[(found.draws["x"] * 2 ** np.arange(11, -1, -1)).sum(-1)] + 12 * np.log(0.5)
@@ -211,7 +211,7 @@ def test_one_step_leaves_the_law_as_it_is(programs, kernel):
     counts = np.bincount(moved, minlength=8)
     # both samples are multinomial: the errors of a count and of where it came from
     assert np.all(np.abs(counts - num * law) < 5 * np.sqrt(num * law * (1 - law)))
-    if kernel == "gibbs_with_gradients":  # reversible: as many there as back
+    if kernel != "gibbs":  # reversible: as many there as back
         pairs = np.zeros((8, 8))
         np.add.at(pairs, (drawn, moved), 1)
         assert np.all(np.abs(pairs - pairs.T) < 5 * np.sqrt(pairs + pairs.T + 1))
@@ -273,3 +273,5 @@ def test_bad_input(dg, programs):
         dg.GibbsWithGradients(differences="none")
     with pytest.raises(ValueError, match="num_discrete_steps"):
         dg.Gibbs(num_discrete_steps=0)
+    with pytest.raises(ValueError, match=r"step_sizes must be one or more positive .*0.5, -1.0"):
+        dg.DiscreteLangevin(step_sizes=(0.5, -1))

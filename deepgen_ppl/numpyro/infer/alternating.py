@@ -28,11 +28,12 @@ from deepgen_ppl.numpyro.infer.vectorized import Sampled
 from deepgen_ppl.numpyro.kernels import hmc
 from deepgen_ppl.numpyro.kernels.adaptation import Adaptation, Window, learn
 from deepgen_ppl.numpyro.kernels.adaptation import controls as controls_
+from deepgen_ppl.numpyro.kernels.discrete_langevin import DiscreteLangevin
 from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
 from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.numpyro.structure import Program
 
-Options = Gibbs | GibbsWithGradients
+Options = Gibbs | GibbsWithGradients | DiscreteLangevin
 
 _TRIES = 100
 _DENSE = 256
@@ -111,6 +112,8 @@ def sample(
 
 
 def _name(kernel: Options) -> str:
+    if isinstance(kernel, DiscreteLangevin):
+        return "discrete_langevin"
     return "gibbs" if isinstance(kernel, Gibbs) else "gibbs_with_gradients"
 
 

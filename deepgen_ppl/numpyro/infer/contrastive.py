@@ -68,9 +68,10 @@ def contrastive(
     Args:
         model: a program with factors, or a ready energy such as `EnergyModel` or `RBM`.
         *data: arrays whose leading axis is the data axis, scalars or None.
-        sampler: "gibbs", "gibbs_with_gradients", "langevin", "mala", "hmc", or the options of a
-            vectorised kernel of `mcmc`; None is a ready energy's own chain, else Gibbs for discrete
-            sites and MALA for continuous ones. Step sizes follow the acceptance.
+        sampler: "gibbs", "gibbs_with_gradients", "discrete_langevin", "langevin", "mala", "hmc",
+            or the options of a vectorised kernel of `mcmc`; None is a ready energy's own chain,
+            else Gibbs for discrete sites and MALA for continuous ones. Step sizes follow the
+            acceptance.
         persistent: whether chains go on where they were (PCD); otherwise they set out from the
             batch at each step (CD-k).
         num_chains: chains that move at each step; with covariates, or without persistence, there is

@@ -20,6 +20,7 @@ from deepgen_ppl.numpyro.infer.program_chains import ProgramChains
 from deepgen_ppl.numpyro.infer.vectorized import resolve
 from deepgen_ppl.numpyro.kernels.chains import Chains
 from deepgen_ppl.numpyro.kernels.chees import ChEES
+from deepgen_ppl.numpyro.kernels.discrete_langevin import DiscreteLangevin
 from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
 from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
@@ -153,7 +154,7 @@ def kernels_of(sampler: Any, is_discrete: bool, is_continuous: bool) -> tuple[An
     if sampler == "hmc":
         sampler = ChEES()
     kernel = None if sampler is None else resolve(sampler)
-    discrete = (Gibbs, GibbsWithGradients)
+    discrete = (Gibbs, GibbsWithGradients, DiscreteLangevin)
     moving: tuple[type[Any], ...] = (ChEES, MALA, Langevin, RWM, *discrete)
     if sampler is not None and not isinstance(kernel, moving):
         energy_checks.refuse_sampler(sampler)

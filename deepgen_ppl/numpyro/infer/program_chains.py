@@ -21,12 +21,10 @@ from deepgen_ppl.numpyro.infer.negative import FIRST_STEP, Moved, Values, climb
 from deepgen_ppl.numpyro.joint import unconstrained
 from deepgen_ppl.numpyro.kernels import gibbs
 from deepgen_ppl.numpyro.kernels import gibbs_with_gradients as gradients_
-from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
+from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
 from deepgen_ppl.numpyro.program import run
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.unconstrained import Potential
-
-_MOST_CHANGES = 64
 
 
 class ProgramChains:
@@ -195,7 +193,7 @@ class ProgramChains:
         """Move the discrete sites once, then the continuous ones."""
         x, z = now.state
         discrete_key, continuous_key = random.split(key)
-        if isinstance(self.discrete, GibbsWithGradients):
+        if not isinstance(self.discrete, Gibbs):
             x, rate, worst = self._changed(discrete_key, args, x, z)
         else:
             options: dict = {"num_values": self.coordinates.num_values, "scan": self.discrete.scan}
@@ -239,9 +237,8 @@ class ProgramChains:
                 told = gibbs.conditionals(state, terms, self.table, **options)
                 return state.terms.sum(-1), told
 
-        count = self.discrete.num_discrete_steps or min(self.coordinates.size, _MOST_CHANGES)
-        begun = gradients_.init(x, gains)
-        state, info = gradients_.step(key, begun, gains, self.table.cardinality, num_steps=count)
+        move, begun = self.discrete.bind(self.coordinates.size), gradients_.init(x, gains)
+        state, info = move(key, begun, gains, self.table.cardinality)
         return state.position, info.acceptance, jnp.zeros(())
 
     def _prepare(self, params: Values, inputs: Inputs) -> None:

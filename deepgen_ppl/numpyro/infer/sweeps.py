@@ -19,10 +19,7 @@ from deepgen_ppl.numpyro.discrete import Discrete
 from deepgen_ppl.numpyro.kernels import gibbs
 from deepgen_ppl.numpyro.kernels import gibbs_with_gradients as gradients_
 from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
-from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.numpyro.structure import Program
-
-_MOST_CHANGES = 64
 
 
 class Sweeps:
@@ -79,8 +76,7 @@ class Sweeps:
         cardinality, groups = self.coordinates.cardinality, self.coordinates.groups
         self.num_terms = evaluate_(x[:1], 0).shape[1]
         self.blocks = blocks_.find_blocks(evaluate_, cardinality, groups)
-        gradients = isinstance(self.kernel, GibbsWithGradients)
-        return self._choose_differences(x, z) if gradients else {}
+        return {} if isinstance(self.kernel, Gibbs) else self._choose_differences(x, z)
 
     def terms(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Return the terms of the log density at some points, on the host."""
@@ -135,10 +131,9 @@ class Sweeps:
     ) -> tuple[Any, dict[str, Array]]:
         """Return the state after the discrete moves, and its statistics."""
         kernel = self.kernel
-        if isinstance(kernel, GibbsWithGradients):
+        if not isinstance(kernel, Gibbs):
             gains = partial(self._gains, args, table, z=z)
-            count = kernel.num_discrete_steps or min(self.coordinates.size, _MOST_CHANGES)
-            state, info = gradients_.step(key, state, gains, table.cardinality, num_steps=count)
+            state, info = kernel.bind(self.coordinates.size)(key, state, gains, table.cardinality)
             seen = {"lp": state.log_density, "acceptance_rate": info.acceptance}
             return state, {**seen, "discrepancy": jnp.zeros_like(info.acceptance)}
         terms = partial(self._density, args, z=z)

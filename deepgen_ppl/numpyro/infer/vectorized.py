@@ -16,6 +16,7 @@ from deepgen_ppl.numpyro.data import Inputs, as_key
 from deepgen_ppl.numpyro.infer.ensemble import Ensemble
 from deepgen_ppl.numpyro.infer.space import Space
 from deepgen_ppl.numpyro.kernels.chees import ChEES
+from deepgen_ppl.numpyro.kernels.discrete_langevin import DiscreteLangevin
 from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
 from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
@@ -24,10 +25,11 @@ from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
 
 Options = ChEES | MALA | Langevin | RWM
 
-Discrete = Gibbs | GibbsWithGradients
+Discrete = Gibbs | GibbsWithGradients | DiscreteLangevin
 
 NAMES: dict[str, type[Any]] = {"chees": ChEES, "mala": MALA, "langevin": Langevin, "rwm": RWM}
 NAMES |= {"gibbs": Gibbs, "gibbs_with_gradients": GibbsWithGradients}
+NAMES |= {"discrete_langevin": DiscreteLangevin}
 NUM_CHAINS = 64
 
 _QUARTER_TURN = 1.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,8 @@ from deepgen_ppl.checks import check_positive
 from deepgen_ppl.discrete import check_differences
 
 __all__ = ["GibbsWithGradients", "GradientInfo", "GradientState", "init", "step"]
+
+_MOST_CHANGES = 64
 
 Gains = Callable[[Int[Array, "*batch D"]], tuple[Array, Array]]
 
@@ -68,6 +71,10 @@ class GibbsWithGradients:
             check_positive(num_discrete_steps=self.num_discrete_steps)
         check_differences(self.differences)
 
+    def bind(self, size: int) -> Informed:
+        """Return the kernel's moves of a number of coordinates, with these options."""
+        return partial(step, num_steps=self.num_discrete_steps or min(size, _MOST_CHANGES))
+
 
 class GradientState(NamedTuple):
     """What the next change needs.
@@ -93,6 +100,10 @@ class GradientInfo(NamedTuple):
 
     acceptance: Float[Array, "*batch"]
     changed: Float[Array, "*batch"]
+
+
+Informed = Callable[..., tuple[GradientState, GradientInfo]]
+"""Moves of the form of `step`: a source of random numbers, the state, its gains, cardinalities."""
 
 
 def init(position: Int[Array, "*batch D"], gains: Gains) -> GradientState:

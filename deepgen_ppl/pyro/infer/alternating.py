@@ -22,12 +22,13 @@ from deepgen_ppl.pyro.infer.sweeps import Sweeps
 from deepgen_ppl.pyro.infer.vectorized import Sampled
 from deepgen_ppl.pyro.kernels import hmc
 from deepgen_ppl.pyro.kernels.adaptation import Adaptation
+from deepgen_ppl.pyro.kernels.discrete_langevin import DiscreteLangevin
 from deepgen_ppl.pyro.kernels.gibbs import Gibbs
 from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.parameters import forked_rng
 from deepgen_ppl.pyro.structure import Program
 
-Options = Gibbs | GibbsWithGradients
+Options = Gibbs | GibbsWithGradients | DiscreteLangevin
 
 _TRIES = 100
 _DENSE = 256
@@ -96,6 +97,8 @@ def sample(
 
 
 def _name(kernel: Options) -> str:
+    if isinstance(kernel, DiscreteLangevin):
+        return "discrete_langevin"
     return "gibbs" if isinstance(kernel, Gibbs) else "gibbs_with_gradients"
 
 

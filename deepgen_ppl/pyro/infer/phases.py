@@ -19,6 +19,7 @@ from deepgen_ppl.pyro.infer.program_chains import ProgramChains
 from deepgen_ppl.pyro.infer.vectorized import resolve
 from deepgen_ppl.pyro.kernels.chains import Chains
 from deepgen_ppl.pyro.kernels.chees import ChEES
+from deepgen_ppl.pyro.kernels.discrete_langevin import DiscreteLangevin
 from deepgen_ppl.pyro.kernels.gibbs import Gibbs
 from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
@@ -155,7 +156,7 @@ def kernels_of(sampler: Any, is_discrete: bool, is_continuous: bool) -> tuple[An
     if sampler == "hmc":
         sampler = ChEES()
     kernel = None if sampler is None else resolve(sampler)
-    discrete = (Gibbs, GibbsWithGradients)
+    discrete = (Gibbs, GibbsWithGradients, DiscreteLangevin)
     moving: tuple[type[Any], ...] = (ChEES, MALA, Langevin, RWM, *discrete)
     if sampler is not None and not isinstance(kernel, moving):
         energy_checks.refuse_sampler(sampler)

@@ -20,13 +20,11 @@ from deepgen_ppl.pyro.discrete import Discrete, read_coordinates
 from deepgen_ppl.pyro.infer.negative import FIRST_STEP, Data, Moved, Values, climb
 from deepgen_ppl.pyro.kernels import gibbs
 from deepgen_ppl.pyro.kernels import gibbs_with_gradients as gradients_
-from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
+from deepgen_ppl.pyro.kernels.gibbs import Gibbs
 from deepgen_ppl.pyro.parameters import forked_rng, installed, private_store
 from deepgen_ppl.pyro.pointwise import over
 from deepgen_ppl.pyro.structure import Program
 from deepgen_ppl.pyro.unconstrained import Potential
-
-_MOST_CHANGES = 64
 
 
 class ProgramChains:
@@ -259,7 +257,7 @@ class ProgramChains:
         def terms(x: Tensor) -> Tensor:
             return self._terms(args, x, z)
 
-        if isinstance(self.discrete, GibbsWithGradients):
+        if not isinstance(self.discrete, Gibbs):
             x, rate, worst = self._changed(args, x, z)
         else:
             options: dict = {"num_values": self.coordinates.num_values, "scan": self.discrete.scan}
@@ -297,12 +295,9 @@ class ProgramChains:
                 told = gibbs.conditionals(state, terms, self.table, **options)
                 return state.terms.sum(-1), told
 
-        count = self.discrete.num_discrete_steps or min(self.coordinates.size, _MOST_CHANGES)
         generator: Any = torch.default_generator
-        begun = gradients_.init(x, gains)
-        state, info = gradients_.step(
-            generator, begun, gains, self.table.cardinality, num_steps=count
-        )
+        move, begun = self.discrete.bind(self.coordinates.size), gradients_.init(x, gains)
+        state, info = move(generator, begun, gains, self.table.cardinality)
         return state.position, info.acceptance, info.acceptance.new_zeros(())
 
     def _prepare(self, params: Values, data: Data) -> None:

@@ -16,10 +16,8 @@ from deepgen_ppl.pyro.graphs import Traced
 from deepgen_ppl.pyro.kernels import gibbs
 from deepgen_ppl.pyro.kernels import gibbs_with_gradients as gradients_
 from deepgen_ppl.pyro.kernels.gibbs import Gibbs, Moves
-from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.pointwise import one_by_one, vmap
 
-_MOST_CHANGES = 64
 _CHECKED = 8
 
 
@@ -84,7 +82,7 @@ class Sweeps:
         attrs: dict[str, Any] = {"compiled": "eager", "compiled_reason": reason}
         if not reason:
             attrs = {"compiled": self._rows.compiled, "compiled_reason": self._rows.reason}
-        if isinstance(self.kernel, GibbsWithGradients):
+        if not isinstance(self.kernel, Gibbs):
             attrs |= self._choose_differences(x, z)
         return attrs
 
@@ -99,16 +97,15 @@ class Sweeps:
     ) -> tuple[Any, dict[str, Tensor]]:
         """Return the state after the discrete moves, and its statistics."""
         kernel = self.kernel
-        if isinstance(kernel, GibbsWithGradients):
-            count = kernel.num_discrete_steps or min(self.coordinates.size, _MOST_CHANGES)
-            options: dict = {"num_steps": count}
+        if not isinstance(kernel, Gibbs):
             gains, cardinality = (lambda x: self._gains(x, z)), self.table.cardinality
-            state, info = gradients_.step(generator, state, gains, cardinality, **options)
+            move = kernel.bind(self.coordinates.size)
+            state, info = move(generator, state, gains, cardinality)
             worst = torch.zeros_like(info.acceptance)
             seen = {"lp": state.log_density, "acceptance_rate": info.acceptance}
             return state, {**seen, "discrepancy": worst}
         moves = Moves(*(_given(move, z) for move in self._moves))
-        options = {"num_values": self.num_values, "scan": kernel.scan, "moves": moves}
+        options: dict = {"num_values": self.num_values, "scan": kernel.scan, "moves": moves}
         options["check"] = number % discrete_.CHECKED_EVERY == 0
         worst = torch.zeros_like(state.terms[..., 0])
         for _ in range(kernel.num_discrete_steps):

@@ -18,6 +18,7 @@ from deepgen_ppl.pyro.infer.space import Point, Space
 from deepgen_ppl.pyro.infer.tempered import Tempered
 from deepgen_ppl.pyro.kernels.adaptation import Adaptation
 from deepgen_ppl.pyro.kernels.chees import ChEES
+from deepgen_ppl.pyro.kernels.discrete_langevin import DiscreteLangevin
 from deepgen_ppl.pyro.kernels.gibbs import Gibbs
 from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
@@ -26,10 +27,11 @@ from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.pyro.path import Path
 
 Options = ChEES | MALA | Langevin | RWM | ParallelTempering
-Discrete = Gibbs | GibbsWithGradients
+Discrete = Gibbs | GibbsWithGradients | DiscreteLangevin
 
 NAMES: dict[str, type[Any]] = {"chees": ChEES, "mala": MALA, "langevin": Langevin, "rwm": RWM}
 NAMES |= {"gibbs": Gibbs, "gibbs_with_gradients": GibbsWithGradients}
+NAMES |= {"discrete_langevin": DiscreteLangevin}
 NUM_CHAINS = 64
 
 _QUARTER_TURN = 1.5
