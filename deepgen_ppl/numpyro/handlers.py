@@ -8,10 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpyro
 import numpyro.distributions as dist
 from jax import lax, random
 from jaxtyping import Array, Int
 from numpyro.primitives import Messenger
+
+from deepgen_ppl import refinement
 
 Message = dict[str, Any]
 
@@ -295,3 +298,34 @@ class rows_alone(Messenger):
         msg["cond_indep_stack"] = [f for f in frames if f.name not in self.data_plates]
         if len(msg["cond_indep_stack"]) == len(frames):
             msg["fn"] = msg["fn"].mask(False)
+
+
+class freed(Messenger):
+    """Let every datum have its own parameters of what a guide draws in the data plates.
+
+    Each distribution keeps its family, and what the guide computes is where its parameters begin:
+    a table named `own_SITE_PARAMETER`, zero at first, is added to them, unconstrained.
+
+    Args:
+        fn: the guide.
+        data_plates: names of the plates that follow the data.
+    """
+
+    def __init__(self, fn: Callable | None = None, *, data_plates: Collection[str] = ()) -> None:
+        self.data_plates = frozenset(data_plates)
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        """Move the parameters of a latent site's distribution."""
+        from deepgen_ppl.numpyro.moved import moved
+
+        if msg["type"] != "sample" or msg["is_observed"] or is_factor(msg["fn"]):
+            return
+        if not {frame.name for frame in msg["cond_indep_stack"]} & self.data_plates:
+            return
+
+        def shift(part: str, start: Array) -> Array:
+            name = refinement.own_name(msg["name"], part)
+            return start + jnp.asarray(numpyro.param(name, jnp.zeros_like(start)))
+
+        msg["fn"] = moved(msg["fn"], shift, msg["name"])

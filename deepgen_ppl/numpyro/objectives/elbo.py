@@ -144,7 +144,7 @@ class ELBO:
         weights = particles(pair, params, inputs, rows, key, self.num_particles)
         bound = jnp.mean(weights.shared + weights.scale * jnp.sum(weights.rows, axis=-1))
         if pair.scored:
-            bound = bound + _score(pair, weights)
+            bound = bound + score(pair, weights)
         return -bound, Aux(jax.tree.map(lambda leaf: leaf[0], weights.state))
 
     def _of_parts(
@@ -188,7 +188,7 @@ class ELBO:
                 log_q=jnp.zeros(()),
                 deterministic={},
             )
-            loss = loss - _score(pair, weights)
+            loss = loss - score(pair, weights)
         state = jax.tree.map(lambda leaf: leaf[0], found.state)
         return loss, Aux(state, (lax.stop_gradient(likelihood - kl), lax.stop_gradient(kl)))
 
@@ -302,7 +302,8 @@ def leave_one_out(values: Array) -> Array:
     return (jnp.sum(values, axis=0) - values) / (count - 1) if count > 1 else jnp.zeros_like(values)
 
 
-def _score(pair: Pair, weights: Weights) -> Array:
+def score(pair: Pair, weights: Weights) -> Array:
+    """Return what is added to a bound so that its gradient has the score of draws without one."""
     total = weights.shared + weights.scale * jnp.sum(weights.rows, axis=-1)
     row = weights.scale * weights.rows
     if touches_shared(pair):
