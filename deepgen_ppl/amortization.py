@@ -1,4 +1,4 @@
-"""How much of an inference gap is the encoder's, and how much the family's: a report with advice."""
+"""Whose fault an inference gap is, the encoder's or the family's: a report with advice."""
 
 from __future__ import annotations
 
@@ -269,8 +269,8 @@ def given_evidence(given: Any, num_rows: int) -> Float[np.ndarray, " N"]:
     if values.shape != (num_rows,):
         raise ValueError(
             f"evidence must have one number for each of the {num_rows} rows, got shape "
-            f"{values.shape}. Pass an array, or a result whose evidence is per row, such as that of "
-            "dg.ais or dg.importance where all latents are the rows' own."
+            f"{values.shape}. Pass an array, or a result whose evidence is per row, such as that "
+            "of dg.ais or dg.importance where all latents are the rows' own."
         )
     if not np.all(np.isfinite(values)):
         rows = np.flatnonzero(~np.isfinite(values))[:5].tolist()

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from deepgen_ppl import checks
 
 PREFIX = "own"
-"""Parameters of each datum are named by it, by the site and by what of its distribution they are."""
+"""Parameters of each datum are named by it, the site, and what of its distribution they are."""
 
 WINDOW = 50
 """Steps between two looks at whether a row has settled."""
@@ -127,8 +127,8 @@ def check_refinable(verb: str, has_guide: bool, local: bool, latents: Sequence[s
         )
     if not local:
         raise ValueError(
-            f"{verb} needs every latent and every observed site to stand in the data plate, so that "
-            "each datum has a bound of its own. Hold what the rows share: fix latents outside with "
+            f"{verb} needs every latent and every observed site to stand in the data plate, so "
+            "that each datum has a bound of its own. Hold what the rows share: fix latents outside with "
             "the language's `condition` or `substitute` handler, at draws or means of their own."
         )
 

@@ -21,6 +21,7 @@ from deepgen_ppl import (
     FactorGraph,
     Posterior,
 )
+from deepgen_ppl.amortization import AmortizationGap
 from deepgen_ppl.latents import LatentReport
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.markov_chain import MarkovChain
@@ -29,6 +30,7 @@ from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.flows.check import check_flow
 from deepgen_ppl.pyro.flows.guide import flow_guide
 from deepgen_ppl.pyro.infer.ais import ais
+from deepgen_ppl.pyro.infer.amortization import amortization_gap
 from deepgen_ppl.pyro.infer.bounds import evidence_bounds
 from deepgen_ppl.pyro.infer.bridge import bridge
 from deepgen_ppl.pyro.infer.contrastive import contrastive
@@ -42,6 +44,7 @@ from deepgen_ppl.pyro.infer.log_z import log_z, log_z_bounds
 from deepgen_ppl.pyro.infer.mcmc import mcmc
 from deepgen_ppl.pyro.infer.noise_contrastive import noise_contrastive
 from deepgen_ppl.pyro.infer.predict import predict
+from deepgen_ppl.pyro.infer.refine import refine
 from deepgen_ppl.pyro.infer.sbc import sbc
 from deepgen_ppl.pyro.infer.score_matching import score_matching
 from deepgen_ppl.pyro.infer.smc import smc
@@ -77,6 +80,7 @@ __all__ = [
     "RBM",
     "RWM",
     "VAE",
+    "AmortizationGap",
     "BayesNet",
     "Bound",
     "Calibration",
@@ -105,6 +109,7 @@ __all__ = [
     "Progress",
     "Renyi",
     "ais",
+    "amortization_gap",
     "autoregressive",
     "bayes_net",
     "bridge",
@@ -131,6 +136,7 @@ __all__ = [
     "noise_contrastive",
     "predict",
     "rank_by_evidence",
+    "refine",
     "report",
     "sbc",
     "score_matching",

@@ -13,6 +13,8 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from deepgen_ppl import refinement
+
 Message = dict[str, Any]
 
 
@@ -331,6 +333,35 @@ class minibatch(Messenger):
             gathered = value.index_select(axis, self.rows.to(value.device))
             gathered.unconstrained = getattr(value, "unconstrained", lambda: value)  # type: ignore[attr-defined]
             msg["value"] = gathered
+
+
+class freed(Messenger):
+    """Let every datum have its own parameters of what a guide draws in the data plates.
+
+    Each distribution keeps its family, and what the guide computes is where its parameters begin:
+    a table named `own_SITE_PARAMETER`, zero at first, is added to them, unconstrained.
+
+    Args:
+        data_plates: Names of the plates that follow the data.
+    """
+
+    def __init__(self, data_plates: Collection[str] = ()) -> None:
+        super().__init__()
+        self.data_plates = frozenset(data_plates)
+
+    def _pyro_sample(self, msg: Message) -> None:
+        from deepgen_ppl.pyro.moved import moved
+
+        if msg["is_observed"] or is_plate(msg) or is_factor(msg):
+            return
+        if not {frame.name for frame in msg["cond_indep_stack"]} & self.data_plates:
+            return
+
+        def shift(part: str, start: Tensor) -> Tensor:
+            name = refinement.own_name(msg["name"], part)
+            return start + pyro.param(name, torch.zeros_like(start, requires_grad=False))
+
+        msg["fn"] = moved(msg["fn"], shift, msg["name"])
 
 
 class unobserve(Messenger):

@@ -62,7 +62,8 @@ def amortization_gap(
         TypeError: a distribution that cannot be made anew from parameters of each datum.
 
     Cost:
-        That of `refine` to the end, some hundred steps of 8 draws a row, and twice `num_particles` passes.
+        That of `refine` to the end, some hundred steps of 8 draws a row, and `num_particles` passes
+        through the model under both guides.
 
     References:
         Cremer, Li, Duvenaud: Inference suboptimality in variational autoencoders. ICML 2018.

@@ -21,7 +21,7 @@ from deepgen_ppl.numpyro.infer.importance import check_learned
 from deepgen_ppl.numpyro.objectives.elbo import particles, score
 from deepgen_ppl.numpyro.parts import local_latents, propose, weigh
 from deepgen_ppl.numpyro.probes import check_rows_independent, points
-from deepgen_ppl.numpyro.program import Inputs, Pair, as_key, learned, log_weights, read_pair
+from deepgen_ppl.numpyro.program import Inputs, as_key, learned, log_weights, read_pair
 
 Tables = dict[str, Array]
 

@@ -141,7 +141,7 @@ class ELBO:
         weights = particles(pair, params, data, rows, self.num_particles)
         bound = torch.mean(weights.total)
         if pair.scored:
-            bound = bound + _score(pair, weights)
+            bound = bound + score(pair, weights)
         return -bound
 
     def _of_parts(
@@ -182,7 +182,7 @@ class ELBO:
                 score_shared=found.score_shared,
                 latents={},
             )
-            loss = loss - _score(pair, weights)
+            loss = loss - score(pair, weights)
         return torch.stack([loss, (likelihood - kl).detach(), kl.detach()])
 
     def _beta(self, step: Tensor | None) -> Any:
@@ -252,7 +252,8 @@ def leave_one_out(values: Tensor) -> Tensor:
     return (values.sum(0) - values) / (count - 1) if count > 1 else torch.zeros_like(values)
 
 
-def _score(pair: Pair, weights: Weights) -> Tensor:
+def score(pair: Pair, weights: Weights) -> Tensor:
+    """Return what is added to a bound so that its gradient has the score of draws without one."""
     total = weights.total
     row = weights.scale * weights.rows
     if touches_shared(pair):
