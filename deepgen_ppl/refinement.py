@@ -128,8 +128,8 @@ def check_refinable(verb: str, has_guide: bool, local: bool, latents: Sequence[s
     if not local:
         raise ValueError(
             f"{verb} needs every latent and every observed site to stand in the data plate, so "
-            "that each datum has a bound of its own. Hold what the rows share: fix latents outside with "
-            "the language's `condition` or `substitute` handler, at draws or means of their own."
+            "that each datum has a bound of its own. Hold what the rows share: fix latents outside "
+            "with the language's `condition` or `substitute` handler, at draws or means."
         )
 
 
@@ -159,14 +159,14 @@ def check_points(verb: str, names: Sequence[str]) -> None:
         )
 
 
-def check_rows(num_rows: int) -> None:
-    """Refuse a single row, of which no error can be told.
+def check_rows(verb: str, num_rows: int | None) -> None:
+    """Refuse a single row, by which neither a data plate nor an error can be told.
 
     Raises:
         ValueError: as said.
     """
-    if num_rows < 2:
-        raise ValueError("amortization_gap needs at least two rows, by which errors are told.")
+    if num_rows is not None and num_rows < 2:
+        raise ValueError(f"{verb} needs at least two rows. Pass a single one twice.")
 
 
 def check_kept(names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import AffineTransform, biject_to, constraints
+from torch.distributions import AffineTransform, biject_to, constraints, transform_to
 from torch.distributions.utils import tril_matrix_to_vec, vec_to_tril_matrix
 
 from deepgen_ppl import refinement
@@ -61,13 +61,13 @@ def _made_anew(fn: Any, shift: Shift, site: str, shape: tuple[int, ...]) -> Any:
         event = value.shape[value.dim() - constraint.event_dim :]
         values[name] = value
         if not (constraint.is_discrete or _is_dependent(constraint)):
-            transform, full = biject_to(constraint), value.expand((*shape, *event))
-            start = transform.inv(full)
+            transform, full = transform_to(constraint), value.expand((*shape, *event))
             if constraint is constraints.lower_cholesky:
-                vector = shift(name, tril_matrix_to_vec(start))
+                vector = shift(name, tril_matrix_to_vec(transform.inv(full)))
                 values[name] = transform(vec_to_tril_matrix(vector))
-            else:
-                values[name] = transform(shift(name, start))
+                continue
+            transform = biject_to(constraint)
+            values[name] = transform(shift(name, transform.inv(full)))
     try:
         found = type(fn)(**values)
     except TypeError as error:

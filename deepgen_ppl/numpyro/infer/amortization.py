@@ -85,7 +85,6 @@ def amortization_gap(
     refinement.check_options(None, max_steps, num_particles, learning_rate, tolerance, batch_size)
     refiner = Refiner("amortization_gap", model, guide, fit, data, model_kwargs, seed)
     size = refiner.num_rows
-    refinement.check_rows(size)
     known = None if evidence is None else given_evidence(evidence, size)
     steps = Options(None, max_steps, Options().num_particles, learning_rate, tolerance, batch_size)
     own = refiner.fit(data, steps)
@@ -96,6 +95,7 @@ def amortization_gap(
         rows = jnp.minimum(jnp.arange(start, start + length), size - 1)
         tables = refiner.rows_of(own.params, rows)
         found = refiner.bounds(build, tables, rows, random.fold_in(key, start), num_particles)
-        parts.append(weighed(*(x[:, : size - start] for x in found), known is not None))
+        encoder, refined = (log_w[:, : size - start] for log_w in found)
+        parts.append(weighed(encoder, refined, known is not None))
     told = own.history["settled"], len(own.losses), *refiner.sizes
     return gap_report(parts, known, *told, num_particles)

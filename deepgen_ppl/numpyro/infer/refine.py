@@ -29,6 +29,7 @@ CHUNK = 256
 """Rows that step together."""
 _DECAYS = (0.9, 0.999)
 _EPSILON = 1e-8
+_AT_ONCE = 50  # draws of the bounds
 
 
 def refine(
@@ -149,6 +150,7 @@ class Refiner:
         model_kwargs: Mapping[str, Any] | None,
         seed: int | Array,
     ) -> None:
+        refinement.check_rows(verb, Inputs(data).num_rows)
         values = learned(fit)
         read: dict[str, Any] = {"model_kwargs": model_kwargs, "enumerated": True, "seed": seed}
         self.plain = read_pair(model, guide, data, params=values, **read)
@@ -332,11 +334,16 @@ class Refiner:
                     for one in (jax.tree.map(jnp.zeros_like, own), own)
                 ])  # fmt: skip
 
-            return lax.map(draw, keys, batch_size=16)
+            return jax.vmap(draw)(keys)
 
-        args = (self.inputs, self.values, own, rows, random.split(key, num_particles))
-        found = np.asarray(compiled(build, "bounds", run, *args, static=self.follows)(*args))
-        return found[:, 0], found[:, 1]
+        keys, parts = random.split(key, num_particles), []
+        for start in range(0, num_particles, _AT_ONCE):
+            index = np.minimum(np.arange(start, start + _AT_ONCE), num_particles - 1)
+            args = (self.inputs, self.values, own, rows, keys[index])
+            found = compiled(build, "bounds", run, *args, static=self.follows)(*args)
+            parts.append(np.asarray(found)[: num_particles - start])
+        weights = np.concatenate(parts)
+        return weights[:, 0], weights[:, 1]
 
     def rows_of(self, params: Mapping[str, Any], rows: Array) -> Tables:
         """Return the parameters of some rows from tables of all."""

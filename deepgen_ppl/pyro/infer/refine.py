@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepgen_ppl import refinement
+from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.infer.fit import Fit
 from deepgen_ppl.pyro.infer.importance import prepare
@@ -151,6 +153,7 @@ class Refiner:
         model_kwargs: Mapping[str, Any] | None,
         seed: int,
     ) -> None:
+        refinement.check_rows(verb, data_.num_rows(data_.to_tensors(data)))
         self.plain, self.values, self.data = prepare(
             model, guide, data, fit, model_kwargs, seed, enumerated=True
         )
@@ -178,7 +181,6 @@ class Refiner:
         self.pair = pair._replace(guide=dataclasses.replace(pair.guide, tables=tables))
         free = [site.reparametrised for site in pair.guide.latents.values()]
         self.follows = all(free) and not pair.enumerated
-        self.values = {name: value.detach() for name, value in self.values.items()}
 
     @property
     def num_rows(self) -> int:
@@ -209,7 +211,7 @@ class Refiner:
         }
         history = {name: np.concatenate([part[name] for part in told]) for name in told[0]}
         return Fit(
-            params={**self.values, **params},
+            params={**{n: v.detach().clone() for n, v in self.values.items()}, **params},
             losses=refinement.joined_losses(losses),
             history=history,
             seconds=time.perf_counter() - began,
@@ -337,7 +339,10 @@ class Refiner:
             handlers.validation(False),
             preserved(self.pair.modules),
             forked_rng(None),
+            warnings.catch_warnings(),
         ):
+            # What is learned is held on purpose.
+            warnings.filterwarnings("ignore", ".*was not registered in the param store")
             yield
 
     def _zeros(self, name: str, size: int) -> Tensor:
