@@ -34,7 +34,7 @@ class Linear:
         noise, self.variance = rng.normal(size=(ROWS, FEATURES)), 0.5
         x = rng.normal(size=(ROWS, LATENTS)) @ self.weight + self.variance**0.5 * noise
         self.x = x.astype("float32")
-        covariance = self.weight.T @ self.weight + self.variance * np.eye(FEATURES)
+        covariance: Any = self.weight.T @ self.weight + self.variance * np.eye(FEATURES)
         self.log_evidence = multivariate_normal(np.zeros(FEATURES), covariance).logpdf(self.x)
         self.precision = np.eye(LATENTS) + self.weight @ self.weight.T / self.variance
         self.encoder = self.weight.T @ np.linalg.inv(self.precision) / self.variance
