@@ -15,6 +15,10 @@ from deepgen_ppl.scopes import Evaluate, Piece, Scopes, Term, chunks_of
 __all__ = ["Evaluate", "Piece", "Tabulation", "Term", "tabulate", "unobserved_name"]
 
 
+_FEW_NUMBERS = 1 << 20
+"""Values of terms up to which all bundles are evaluated at once."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tabulation:
     """How the terms of a program are tabulated: what to evaluate, and where each entry is found.
@@ -58,8 +62,11 @@ class Tabulation:
         """
         found: list[np.ndarray] = [np.zeros(0)] * len(self.pieces)
         constants = np.zeros(len(self.constants))
-        for number, bundle in enumerate(self.bundles):
-            own = [i for i, piece in enumerate(self.pieces) if piece.bundle == number]
+        starts = np.cumsum([0, *(len(bundle) for bundle in self.bundles)])
+        together = starts[-1] * self.num_terms <= _FEW_NUMBERS
+        whole = [np.concatenate(self.bundles)] if together else self.bundles
+        for number, bundle in enumerate(whole):
+            own = [i for i, piece in enumerate(self.pieces) if together or piece.bundle == number]
             columns = np.concatenate([self.pieces[i].columns for i in own]) if own else []
             columns = np.asarray(columns, int)
             parts = []
@@ -71,7 +78,8 @@ class Tabulation:
             for i in own:
                 piece = self.pieces[i]
                 place = np.arange(first, first + len(piece.columns))
-                found[i] = seen[piece.runs, place]
+                run = piece.runs + starts[piece.bundle] if together else piece.runs
+                found[i] = seen[run, place]
                 first += len(piece.columns)
         return found, constants
 

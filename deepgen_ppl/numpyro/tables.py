@@ -38,6 +38,15 @@ READINGS: Kept[Reading] = Kept()
 _MOST_FOLLOWED = 64
 """Sites up to which it is followed which arguments each of them uses."""
 
+_MANY_SITES = 100
+"""Sites from which compiling takes as long as many runs that are not compiled."""
+
+_MOST_PLAIN = 16
+"""Runs of one program, of one shape, after which it is compiled all the same."""
+
+_RUNS: Kept[int] = Kept()
+"""How many such runs there were."""
+
 _MOST_KEPT = 4
 """Readings that are kept of one program."""
 
@@ -75,6 +84,7 @@ class Tables:
         self.args = (dict(params), inputs, dict(held))
         self.terms: list[Term] = []
         self._width = 0
+        self._runs = _RUNS.of(program.fn)
         self._contents = digests(map(_content, jax.tree.leaves(self.args)))
         kept = READINGS.of(program.fn)
         own = (coordinates.key, tuple(integrated), fixed)
@@ -122,6 +132,9 @@ class Tables:
             return jax.vmap(partial(self.at, args, names=names))(x)
 
         static = (self.coordinates.key, tuple(self.integrated), width, names)
+        if len(names) > _MANY_SITES and self._runs.get(static, 0) < _MOST_PLAIN:
+            self._runs[static] = self._runs.get(static, 0) + 1
+            return np.asarray(batch(self.args, jnp.asarray(x, jnp.int32)))
         found = []
         for first in range(0, len(x), width):
             rows = np.minimum(np.arange(first, first + width), len(x) - 1)
@@ -141,14 +154,17 @@ class Tables:
         """Return what each site contributes, and which arguments it uses."""
         values = values_of(self.coordinates, jnp.zeros(self.coordinates.size, jnp.int32))
 
+        shapes: dict[str, tuple[int, ...]] = {}
+
         def densities(values: dict[str, Array], args: Any) -> dict[str, Array]:
             params, inputs, held = args
             given = {**params, **held, **values}
-            return element_log_probs(program_.run(self.program, inputs, given, random.key(0)))
+            found = element_log_probs(program_.run(self.program, inputs, given, random.key(0)))
+            shapes.update({name: log_prob.shape for name, log_prob in found.items()})
+            return found
 
         held = self.args[2]
         followed = {**values, **{name: held[name] for name in self.integrated}}
-        shapes = jax.eval_shape(densities, values, self.args)
         seen = eval_provenance(
             lambda **moved: densities(
                 {name: moved[name] for name in values},
@@ -162,7 +178,7 @@ class Tables:
             if name in self.integrated:
                 continue
             depends = tuple(site for site in values if site in seen[name])
-            term = Term(name, start, shape.shape, self.program.sites[name].plates, depends)
+            term = Term(name, start, shape, self.program.sites[name].plates, depends)
             terms.append(term)
             start += term.size
         uses = _uses(densities, values, self.args) if len(terms) <= _MOST_FOLLOWED else {}

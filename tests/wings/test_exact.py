@@ -287,12 +287,12 @@ def test_a_hidden_markov_model(exact: Any, programs: ModuleType) -> None:
 
 def test_a_hundred_latents(exact: Any, programs: ModuleType) -> None:
     """A tree, past the languages' own limits: its law runs from the root to the leaves."""
-    answer = exact(lambda: programs.tree(100))
+    answer = exact(lambda: programs.tree(120))
     law = [0.5]
-    for i in range(1, 100):
+    for i in range(1, 120):
         law.append(0.3 + 0.4 * law[(i - 1) // 2])
     np.testing.assert_allclose(answer.log_evidence, 0.0, atol=1e-4)
-    found = [answer.marginals[f"z{i}"][1] for i in range(100)]
+    found = [answer.marginals[f"z{i}"][1] for i in range(120)]
     np.testing.assert_allclose(found, law, **CLOSE)
     assert answer.cost.width == 1
 
