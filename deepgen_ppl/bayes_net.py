@@ -246,6 +246,10 @@ class BayesNet(Structure):
             >>> BayesNet.student().factor_graph().cost().width
             2
         """
+        return self._factor_graph
+
+    @cached_property
+    def _factor_graph(self) -> FactorGraph:
         cards = {v: len(labels) for v, labels in self.states.items()}
         factors = [Factor((*self.parents[v], v), t) for v, t in self.log_tables.items()]
         return FactorGraph(cards, factors, self.states)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Int
@@ -14,6 +15,8 @@ from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.exact_sums import Subject
 from deepgen_ppl.factor_graph import FactorGraph
 from deepgen_ppl.tabulation import Tabulation, Term, row_numbers
+
+_SUBJECTS: WeakKeyDictionary[FactorGraph, Subject] = WeakKeyDictionary()
 
 
 def graph_of(model: Any, data: Sequence[Any], params: Any, kwargs: Any) -> FactorGraph | None:
@@ -37,15 +40,18 @@ def graph_of(model: Any, data: Sequence[Any], params: Any, kwargs: Any) -> Facto
 
 
 def of_graph(graph: FactorGraph) -> Subject:
-    """Return a factor graph with a site for each variable."""
+    """Return a factor graph with a site for each variable; it is kept with the graph."""
+    if graph in _SUBJECTS:
+        return _SUBJECTS[graph]
     supports = {name: np.arange(card)[None] for name, card in graph.cardinalities.items()}
     coordinates = Coordinates.of(supports, dict.fromkeys(supports, ()))
-    return Subject(
+    _SUBJECTS[graph] = found = Subject(
         coordinates,
         graph.numbered,
         np.zeros(()),
         labels={name: tuple(map(str, labels)) for name, labels in graph.states.items()},
     )
+    return found
 
 
 def of_program(

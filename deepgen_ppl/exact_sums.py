@@ -136,7 +136,8 @@ class Sums:
     def marginals(self) -> tuple[list[np.ndarray], Float[np.ndarray, "D B K"]]:
         """Return the log sums and the marginal distribution of each coordinate."""
         coordinates, states = self.subject.coordinates, self.findings.states
-        full = np.zeros((coordinates.size, len(states), coordinates.num_values))
+        kept = np.zeros((coordinates.num_values, coordinates.size, len(states)))
+        full = np.moveaxis(kept, 0, -1)  # copied fast: rows are next to each other in both
         full[self.fixed[:, None], np.arange(len(states)), states[:, self.fixed].T] = 1.0
         values = []
         for group, tables in zip(self.groups, self.tables, strict=True):
@@ -145,10 +146,9 @@ class Sums:
             for i, slope in zip(stacks, slopes, strict=True):
                 members = group.plan.stacks[i].members
                 chosen = self.left.kept[group.variables[:, members].T]  # members, parts
-                slope = slope.reshape(*slope.shape[:-1], *chosen.shape[1:], -1).astype(float)
-                total = slope.sum(0)
-                slope /= np.where(total > 0, total, 1.0)
-                full[chosen, :, : len(slope)] = np.moveaxis(slope, (0, -1), (-1, -2))
+                slope = slope.reshape(*slope.shape[:-1], *chosen.shape[1:], -1)
+                total = slope.sum(0, dtype=float)
+                kept[: len(slope), chosen] = slope / np.where(total > 0, total, 1.0)
             values.append(self._by_row(group, value))
         return values, full
 

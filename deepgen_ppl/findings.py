@@ -50,8 +50,9 @@ class Findings:
             coordinates: The coordinates.
             num_states: Their number K of states.
         """
-        known = np.ascontiguousarray(self.states.T)[coordinates]  # *n, B
-        numbers = np.arange(num_states).reshape(-1, *(1,) * known.ndim)
+        small = np.int8 if num_states < 128 else self.states.dtype
+        known = np.ascontiguousarray(self.states.T.astype(small))[coordinates]  # *n, B
+        numbers = np.arange(num_states, dtype=small).reshape(-1, *(1,) * known.ndim)
         fits = (known < 0) | (known == numbers)
         kind = float if self.soft else np.float32  # which holds zero and minus infinity as well
         found = np.where(fits, kind(0.0), kind(-np.inf))
@@ -123,7 +124,7 @@ def read_findings(
     count = next(iter(sizes.values()), 1)
     if count == 0:
         raise ValueError(f"evidence on {quote(list(sizes))} has no rows.")
-    states = np.full((count, coordinates.size), -1)
+    states = np.full((count, coordinates.size), -1, order="F")
     for name, value, _ in parts:
         place = coordinates.places[public[name]]
         states[:, place.start : place.start + place.size] = value
@@ -155,8 +156,8 @@ def numbers_of(
     support = place.support
     event = support.ndim - 2
     if place.is_counting and array.dtype.kind in "iu":
-        known = (array >= 0) & (array < support.shape[1])
-        numbers = array.astype(int)
+        numbers = array.astype(int, copy=False)
+        known = numbers.view(np.uint) < support.shape[1]  # negative numbers are large ones there
         return _checked(name, array, numbers, known, mask, place)
     if event and mask is not None:
         mask = np.asarray(mask.reshape(*mask.shape[: mask.ndim - event], -1).any(-1))
@@ -179,9 +180,9 @@ def _checked(
     place: Place,
 ) -> Int[np.ndarray, "*shape"]:
     """Refuse values that are no states, and mark masked ones by -1."""
-    wrong = ~known if mask is None else ~known & ~mask
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    right = known if mask is None else known | mask
+    if not right.all():
+        at = tuple(int(i) for i in np.argwhere(~right)[0])
         support = place.support
         states = np.unique(support).tolist() if support.ndim == 2 else support[0].tolist()
         where = f" at {at}" if at else ""
