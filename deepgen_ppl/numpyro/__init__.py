@@ -64,11 +64,13 @@ from deepgen_ppl.numpyro.programs.classifiers import (
     naive_bayes,
     neural_classifier,
 )
+from deepgen_ppl.numpyro.programs.energy.field import Ising, PairwiseField
 from deepgen_ppl.numpyro.programs.energy.neural import EnergyModel
 from deepgen_ppl.numpyro.programs.energy.rbm import RBM
 from deepgen_ppl.numpyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.numpyro.programs.mixture import mixture
 from deepgen_ppl.numpyro.programs.vae.vae import VAE
+from deepgen_ppl.pair_graph import grid_edges
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
 from deepgen_ppl.schedules import KLAnnealing
@@ -98,12 +100,14 @@ __all__ = [
     "Fit",
     "Gibbs",
     "GibbsWithGradients",
+    "Ising",
     "KLAnnealing",
     "Langevin",
     "LatentMonitor",
     "LatentReport",
     "MarkovChain",
     "NonFiniteError",
+    "PairwiseField",
     "ParallelTempering",
     "Posterior",
     "Progress",
@@ -120,6 +124,7 @@ __all__ = [
     "exact",
     "flow_guide",
     "flows",
+    "grid_edges",
     "hmm",
     "importance",
     "latent_report",

@@ -25,6 +25,7 @@ from deepgen_ppl.amortization import AmortizationGap
 from deepgen_ppl.latents import LatentReport
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.markov_chain import MarkovChain
+from deepgen_ppl.pair_graph import grid_edges
 from deepgen_ppl.pyro import flows
 from deepgen_ppl.pyro.compilation import use_compilation_cache
 from deepgen_ppl.pyro.flows.check import check_flow
@@ -64,6 +65,7 @@ from deepgen_ppl.pyro.programs.classifiers import (
     naive_bayes,
     neural_classifier,
 )
+from deepgen_ppl.pyro.programs.energy.field import Ising, PairwiseField
 from deepgen_ppl.pyro.programs.energy.neural import EnergyModel
 from deepgen_ppl.pyro.programs.energy.rbm import RBM
 from deepgen_ppl.pyro.programs.markov import hmm, markov_chain
@@ -98,12 +100,14 @@ __all__ = [
     "Fit",
     "Gibbs",
     "GibbsWithGradients",
+    "Ising",
     "KLAnnealing",
     "Langevin",
     "LatentMonitor",
     "LatentReport",
     "MarkovChain",
     "NonFiniteError",
+    "PairwiseField",
     "ParallelTempering",
     "Posterior",
     "Progress",
@@ -120,6 +124,7 @@ __all__ = [
     "exact",
     "flow_guide",
     "flows",
+    "grid_edges",
     "hmm",
     "importance",
     "latent_report",

@@ -42,3 +42,23 @@ def test_exact_score_matching_agrees() -> None:
     )
     second = pyro_objective("exact", theirs.unnormalised_log_prob, torch.as_tensor(X))
     np.testing.assert_allclose(np.asarray(first), second.detach().numpy(), rtol=1e-6)
+
+
+def test_pairwise_fields_agree() -> None:
+    rng = np.random.default_rng(1)
+    edges = ((0, 1), (1, 2), (0, 3))
+    tables = {"unary": rng.normal(size=(4, 3)), "pairwise": rng.normal(size=(3, 3, 3))}
+    ours = numpyro_wing.PairwiseField(4, 3, edges, **tables)
+    theirs = pyro_wing.PairwiseField(4, 3, edges, **tables)
+    x = rng.integers(0, 3, (6, 4))
+    found = theirs.unnormalised_log_prob(torch.as_tensor(x)).detach().numpy()
+    np.testing.assert_allclose(np.asarray(ours.unnormalised_log_prob(x)), found, rtol=1e-6)
+    external = rng.normal(size=(5, 4, 3))
+    for method in ("max_product", "ascent"):
+        best = theirs.map(torch.as_tensor(external), method=method).numpy()
+        np.testing.assert_array_equal(np.asarray(ours.map(external, method=method)), best)
+    spins = {"coupling": rng.normal(size=3), "field": rng.normal(size=4)}
+    bits = rng.integers(0, 2, (6, 4)).astype(float)
+    one = np.asarray(numpyro_wing.Ising(4, edges, **spins).unnormalised_log_prob(bits))
+    other = pyro_wing.Ising(4, edges, **spins).unnormalised_log_prob(torch.as_tensor(bits))
+    np.testing.assert_allclose(one, other.detach().numpy(), rtol=1e-6)
