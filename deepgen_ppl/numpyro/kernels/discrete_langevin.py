@@ -19,6 +19,7 @@ from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import (
     GradientInfo,
     GradientState,
     Informed,
+    choose,
     init,
 )
 
@@ -130,21 +131,10 @@ def step(
         position = random.categorical(draw_key, there).astype(state.position.dtype)
         proposal = GradientState(position, *gains(position))
         back = _log_proposal(proposal, cardinality, penalty)
-        ratio = (
-            proposal.log_density
-            - state.log_density
-            + _of(back, state.position)
-            - _of(there, position)
-        )
-        acceptance = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(ratio), -jnp.inf, ratio), 0.0))
-        accepted = random.uniform(accept_key, batch, dtype) < acceptance
-        moved = accepted & (position != state.position).any(-1)
-        state = GradientState(
-            jnp.where(accepted[..., None], position, state.position),
-            jnp.where(accepted, proposal.log_density, state.log_density),
-            jnp.where(accepted[..., None, None], proposal.gains, state.gains),
-        )
-        return (state, total + acceptance, count + moved), None
+        ratio = _of(back, state.position) - _of(there, position)
+        differs = (position != state.position).any(-1)
+        state, acceptance, accepted = choose(accept_key, state, proposal, ratio)
+        return (state, total + acceptance, count + (accepted & differs)), None
 
     zero = jnp.zeros(batch, dtype)
     numbers = (random.split(key, num_steps), jnp.arange(num_steps))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax, random
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from deepgen_ppl.checks import check_positive
 from deepgen_ppl.discrete import check_differences
@@ -164,23 +164,40 @@ def step(
         back = _log_proposal(proposal, cardinality).reshape(flat.shape)
         returning = coordinate * num_values + before
         ratio = (
-            proposal.log_density
-            - state.log_density
-            + jnp.take_along_axis(back, returning[..., None], -1)[..., 0]
+            jnp.take_along_axis(back, returning[..., None], -1)[..., 0]
             - jnp.take_along_axis(flat, chosen[..., None], -1)[..., 0]
         )
-        acceptance = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(ratio), -jnp.inf, ratio), 0.0))
-        accepted = random.uniform(accept_key, batch, acceptance.dtype) < acceptance
-        state = GradientState(
-            jnp.where(accepted[..., None], position, state.position),
-            jnp.where(accepted, proposal.log_density, state.log_density),
-            jnp.where(accepted[..., None, None], proposal.gains, state.gains),
-        )
+        state, acceptance, accepted = choose(accept_key, state, proposal, ratio)
         return (state, total + acceptance, count + accepted), None
 
     zero = jnp.zeros(batch, state.log_density.dtype)
     (state, total, count), _ = lax.scan(change, (state, zero, zero), random.split(key, num_steps))
     return state, GradientInfo(total / num_steps, count / num_steps)
+
+
+def choose(
+    key: Array, state: GradientState, proposal: GradientState, log_ratio: Float[Array, "*batch"]
+) -> tuple[GradientState, Float[Array, "*batch"], Bool[Array, "*batch"]]:
+    """Accept or reject proposals by Metropolis and Hastings.
+
+    Args:
+        key: Random key.
+        state: State of all chains.
+        proposal: Where they are to go.
+        log_ratio: Log probability of the way back less that of the way there.
+
+    Returns:
+        The new state, the probability of acceptance and whether it was accepted.
+    """
+    ratio = proposal.log_density - state.log_density + log_ratio
+    acceptance = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(ratio), -jnp.inf, ratio), 0.0))
+    accepted = random.uniform(key, acceptance.shape, acceptance.dtype) < acceptance
+    state = GradientState(
+        jnp.where(accepted[..., None], proposal.position, state.position),
+        jnp.where(accepted, proposal.log_density, state.log_density),
+        jnp.where(accepted[..., None, None], proposal.gains, state.gains),
+    )
+    return state, acceptance, accepted
 
 
 def _log_proposal(

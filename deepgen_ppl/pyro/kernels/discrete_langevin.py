@@ -18,6 +18,7 @@ from deepgen_ppl.pyro.kernels.gibbs_with_gradients import (
     GradientInfo,
     GradientState,
     Informed,
+    choose,
     init,
 )
 
@@ -128,17 +129,10 @@ def step(
         position = (there + noise).argmax(-1).to(state.position.dtype)
         proposal = GradientState(position, *gains(position))
         back = _log_proposal(proposal, cardinality, penalty)
-        ratio = proposal.log_density - state.log_density
-        ratio = ratio + _of(back, state.position) - _of(there, position)
-        acceptance = torch.where(ratio.isnan(), -torch.inf, ratio).clamp(max=0.0).exp()
-        accepted = torch.rand(total.shape, **options) < acceptance
-        moved = accepted & (position != state.position).any(-1)
-        state = GradientState(
-            torch.where(accepted[..., None], position, state.position),
-            torch.where(accepted, proposal.log_density, state.log_density),
-            torch.where(accepted[..., None, None], proposal.gains, state.gains),
-        )
-        total, count = total + acceptance, count + moved
+        ratio = _of(back, state.position) - _of(there, position)
+        differs = (position != state.position).any(-1)
+        state, acceptance, accepted = choose(generator, state, proposal, ratio)
+        total, count = total + acceptance, count + (accepted & differs)
     return state, GradientInfo(total / num_steps, count / num_steps)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepgen_ppl.checks import check_positive
@@ -162,17 +162,39 @@ def step(
         proposal = GradientState(position, *gains(position))
         back = _log_proposal(proposal, cardinality).reshape(flat.shape)
         returning = coordinate * num_values + before.to(coordinate.dtype)
-        ratio = proposal.log_density - state.log_density
-        ratio = ratio + (back.gather(-1, returning) - flat.gather(-1, chosen)).squeeze(-1)
-        acceptance = torch.where(ratio.isnan(), -torch.inf, ratio).clamp(max=0.0).exp()
-        accepted = torch.rand(batch, **options) < acceptance
-        state = GradientState(
-            torch.where(accepted[..., None], position, state.position),
-            torch.where(accepted, proposal.log_density, state.log_density),
-            torch.where(accepted[..., None, None], proposal.gains, state.gains),
-        )
+        ratio = (back.gather(-1, returning) - flat.gather(-1, chosen)).squeeze(-1)
+        state, acceptance, accepted = choose(generator, state, proposal, ratio)
         total, count = total + acceptance, count + accepted
     return state, GradientInfo(total / num_steps, count / num_steps)
+
+
+def choose(
+    generator: torch.Generator,
+    state: GradientState,
+    proposal: GradientState,
+    log_ratio: Float[Tensor, "*batch"],
+) -> tuple[GradientState, Float[Tensor, "*batch"], Bool[Tensor, "*batch"]]:
+    """Accept or reject proposals by Metropolis and Hastings.
+
+    Args:
+        generator: Source of the random numbers.
+        state: State of all chains.
+        proposal: Where they are to go.
+        log_ratio: Log probability of the way back less that of the way there.
+
+    Returns:
+        The new state, the probability of acceptance and whether it was accepted.
+    """
+    ratio = proposal.log_density - state.log_density + log_ratio
+    acceptance = torch.where(ratio.isnan(), -torch.inf, ratio).clamp(max=0.0).exp()
+    options: dict = {"generator": generator, "dtype": ratio.dtype, "device": ratio.device}
+    accepted = torch.rand(ratio.shape, **options) < acceptance
+    state = GradientState(
+        torch.where(accepted[..., None], proposal.position, state.position),
+        torch.where(accepted, proposal.log_density, state.log_density),
+        torch.where(accepted[..., None, None], proposal.gains, state.gains),
+    )
+    return state, acceptance, accepted
 
 
 def _log_proposal(
