@@ -65,7 +65,9 @@ from deepgen_ppl.numpyro.programs.classifiers import (
     neural_classifier,
 )
 from deepgen_ppl.numpyro.programs.energy.field import Ising, PairwiseField
+from deepgen_ppl.numpyro.programs.energy.mixture_of_experts import MixtureOfExperts
 from deepgen_ppl.numpyro.programs.energy.neural import EnergyModel
+from deepgen_ppl.numpyro.programs.energy.product import ProductOfExperts
 from deepgen_ppl.numpyro.programs.energy.rbm import RBM
 from deepgen_ppl.numpyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.numpyro.programs.mixture import mixture
@@ -106,10 +108,12 @@ __all__ = [
     "LatentMonitor",
     "LatentReport",
     "MarkovChain",
+    "MixtureOfExperts",
     "NonFiniteError",
     "PairwiseField",
     "ParallelTempering",
     "Posterior",
+    "ProductOfExperts",
     "Progress",
     "Renyi",
     "ais",

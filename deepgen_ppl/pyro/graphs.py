@@ -57,6 +57,7 @@ def simplify(graph: GraphModule) -> GraphModule:
     of sums.
     """
     nodes = graph.graph
+    _out_of_place(graph)
     known: dict[Node, Tensor] = {}
     seen: dict[tuple[Any, ...], Node] = {}
     for node in list(nodes.nodes):
@@ -137,6 +138,39 @@ class Traced:
             self.reason = f"{type(error).__name__}: {str(error)[:120]}"
             return self.function if self.compiled == "eager" else graph
         return found
+
+
+def _out_of_place(graph: GraphModule) -> None:
+    """Put new values in the place of what operations change that `functionalize` left in place.
+
+    It sees what is made of arguments only. What is made of constants alone would be folded, and
+    the folded constant changed anew at every call.
+
+    Raises:
+        ValueError: A view is changed, or what has views, or an operation has no other form.
+    """
+    before: set[Node] = set()
+    for node in list(graph.graph.nodes):
+        before.add(node)
+        target: Any = node.target
+        if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+            continue
+        if not target._schema.is_mutable:
+            continue
+        changed: Any = node.args[0]
+        name = target._schema.name.removeprefix("aten::")
+        packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
+        form = getattr(packet, target._overloadname, None)
+        others = [user for user in changed.users if user in before and user is not node]
+        if form is None or any(map(_is_view, [changed, *others])):
+            raise ValueError(f"{target} changes a value in place.")
+        node.target = form
+        changed.replace_all_uses_with(node, lambda user: user not in before)
+
+
+def _is_view(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(r.alias_info is not None for r in schema.returns)
 
 
 def _is_pure(node: Node) -> bool:

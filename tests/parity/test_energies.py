@@ -62,3 +62,23 @@ def test_pairwise_fields_agree() -> None:
     one = np.asarray(numpyro_wing.Ising(4, edges, **spins).unnormalised_log_prob(bits))
     other = pyro_wing.Ising(4, edges, **spins).unnormalised_log_prob(torch.as_tensor(bits))
     np.testing.assert_allclose(one, other.detach().numpy(), rtol=1e-6)
+
+
+def combined(wing, dist):
+    """An autoregressive module times a flow, and both added."""
+    outputs = wing.autoregressive.GaussianMixture(2)
+    parts = [
+        wing.autoregressive.MADE(3, hidden=(8,), output=outputs),
+        wing.flows.RealNVP(3, hidden=(8,)),
+        dist.Normal(0.0, 1.5).expand([3]).to_event(1),
+    ]
+    product = wing.ProductOfExperts(parts, powers=[1.0, 0.5, -0.3])
+    return product, wing.MixtureOfExperts(parts, weights=[1.0, 2.0, 1.0])
+
+
+def test_products_and_mixtures_of_experts_agree() -> None:
+    for ours, theirs in zip(
+        combined(numpyro_wing, jax_dist), combined(pyro_wing, torch_dist), strict=True
+    ):
+        found = theirs.unnormalised_log_prob(torch.as_tensor(X)).detach().numpy()
+        np.testing.assert_allclose(np.asarray(ours.unnormalised_log_prob(X)), found, rtol=1e-6)

@@ -92,3 +92,17 @@ def test_repeated_rows_and_repeated_columns_do_not_meet_in_short_loops() -> None
     graph = graphs.flat(function, z)
     torch.testing.assert_close(graph(z), function(z))
     assert elements(graph, "aten.exp.") == [64 * 5 * 2]
+
+
+def test_constants_are_not_changed_in_place() -> None:
+    """The log density of bits at given log odds works on temporaries that hold no argument."""
+    logits = torch.tensor([0.3, -1.0, 2.0])
+
+    def one(x):
+        return dist.Bernoulli(logits=logits, validate_args=False).to_event(1).log_prob(x)
+
+    function = torch.func.vmap(one)
+    x = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    traced = graphs.Traced(function)
+    for value in (x, 1.0 - x, x):
+        torch.testing.assert_close(traced(value), function(value))

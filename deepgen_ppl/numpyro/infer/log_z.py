@@ -169,6 +169,8 @@ def _listed(model: Any, method: str) -> Evidence | None:
     """Return the exact log Z of an energy, None where it is to be annealed."""
     if method not in ("auto", "exact"):
         return None
+    if hasattr(model, "exact_log_z") and (found := model.exact_log_z()) is not None:
+        return found
     if hasattr(model, "sides"):
         sides = model.sides()
         if method == "exact" or can_enumerate(sides):

@@ -103,10 +103,6 @@ class EnergyModel(Energy):
         """
         return replaced(self, power=self.power * energies.check_number("power", power), log_z=None)
 
-    def __neg__(self) -> EnergyModel:
-        """Return a copy whose energy is turned round."""
-        return self.tempered(-1.0)
-
     def modes(
         self,
         x: Float[Array, "N ..."],

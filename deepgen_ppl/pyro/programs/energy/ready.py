@@ -98,6 +98,20 @@ class Energy(nn.Module):
         """
         return self.unnormalised_log_prob(x) - self.unnormalised_log_prob(y)
 
+    def tempered(self, power: float) -> Energy:
+        r"""Return the energy whose density is \(p^*(x)^\beta\), a product of this one expert.
+
+        Args:
+            power: beta, the inverse temperature; negative values turn the energy round.
+        """
+        from deepgen_ppl.pyro.programs.energy.product import ProductOfExperts
+
+        return ProductOfExperts([self], powers=[energies.check_number("power", power)])
+
+    def __neg__(self) -> Energy:
+        """Return the energy turned round."""
+        return self.tempered(-1.0)
+
     def rank(self, x: Float[Tensor, "N ..."]) -> Int[np.ndarray, " N"]:
         """Return the rows in the order of their density, the least probable (anomalies) first.
 
