@@ -13,13 +13,13 @@ from jax import Array, random
 from deepgen_ppl import checks, simulation
 from deepgen_ppl.calibration import Calibration
 from deepgen_ppl.numpyro import program as program_
-from deepgen_ppl.numpyro.compilation import compiled
-from deepgen_ppl.numpyro.data import Inputs, as_key
+from deepgen_ppl.numpyro.data import as_key
 from deepgen_ppl.numpyro.infer import evaluate
 from deepgen_ppl.numpyro.infer.fit import Fit
 from deepgen_ppl.numpyro.infer.importance import check_learned, importance
 from deepgen_ppl.numpyro.infer.mcmc import mcmc
-from deepgen_ppl.numpyro.probes import check_rows_independent, points
+from deepgen_ppl.numpyro.infer.simulated import Simulated, data_log_likelihood, named, replaced
+from deepgen_ppl.numpyro.probes import points
 from deepgen_ppl.numpyro.structure import Pair, Program
 from deepgen_ppl.numpyro.unconstrained import row_axis
 from deepgen_ppl.trials import LOG_LIKELIHOOD, Counts, Inference, Trials, calibration
@@ -130,7 +130,7 @@ def sbc(
     simulation.check_proper(program.factors, program.observed, program.latents, subsampled)
     number = int(random.bits(as_key(seed)))
     seeds = [int(s >> 1) for s in np.random.SeedSequence(number).generate_state(3)]
-    source = _Model(program, jax.tree.map(jnp.asarray, learned), data)
+    source = Simulated(program, jax.tree.map(jnp.asarray, learned), data)
     truth, back = simulation.simulated(source, num_simulations, simulate, seeds[0])
     by_row = source.has_own_rows()
     trained, quantities = False, dict(test_quantities or {})
@@ -196,87 +196,12 @@ def _vectorised_pair(
     return pair, values, called.bound.get("num_particles", _NUM_PARTICLES)
 
 
-class _Model:
-    """The model, run forwards over many simulations at once."""
-
-    def __init__(self, program: Program, values: dict[str, Any], data: Sequence[Any]) -> None:
-        self.program, self.values = program, values
-        self.given, self.inputs = data, program.inputs(data)
-        kinds = jax.Array | np.ndarray | np.generic
-        self.data = [np.asarray(x) if isinstance(x, kinds) else x for x in data]
-        self.arguments = program.arguments
-
-    def as_given(self, i: int, value: np.ndarray) -> Any:
-        """Return a data argument as the user passed it, an array of NumPy or JAX."""
-        return jnp.asarray(value) if isinstance(self.given[i], jax.Array) else value
-
-    def has_own_rows(self) -> bool:
-        """Tell whether rows are simulations of their own."""
-        program = self.program
-        pair = Pair(program, None, program.local)
-        key = random.key(0)
-        return program.local and check_rows_independent(pair, self.values, self.inputs, key)
-
-    def plates(self, by_row: bool) -> dict[str, tuple[str | None, ...]]:
-        """Return the plates of each site's leading dimensions, and those of the log likelihood."""
-        found = {name: site.plates for name, site in self.program.sites.items()}
-        return found | {LOG_LIKELIHOOD: self.program.data_plates[:1] if by_row else ()}
-
-    def observe(self, data: Sequence[Any]) -> dict[str, np.ndarray]:
-        """Return the values of the observed sites at some data."""
-        program = self.program
-
-        def values(params: Any, inputs: Inputs) -> dict[str, Any]:
-            key, options = random.key(0), {"redraw": (), "stand_in": True}
-            found = program_.simulate(program, params, inputs, key, **options)
-            return {name: found[name] for name in program.observed}
-
-        args = (self.values, program.inputs(data))
-        run = compiled(
-            program.fn, "sbc observed", values, *args, static=tuple(program.sites), once=True
-        )
-        return {name: np.asarray(value) for name, value in run(*args).items()}
-
-    def simulate(
-        self, num: int, seed: int, back: Mapping[int, np.ndarray] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Return draws (num, ...) of all sites, at data arguments of each simulation if given."""
-        program = self.program
-
-        def one(draw: Any, key: Array, params: Any, inputs: Any) -> dict[str, Array]:
-            return program_.simulate(program, params, _replaced(inputs, draw), key)
-
-        draws = {"draw number": np.arange(num), **_named(back or {})}
-        args = (self.values, self.inputs)
-        static = (*sorted(draws), *program.sites)
-        return evaluate.over_draws(
-            program.fn, "sbc draw", one, draws, args, seed, static=static, once=True
-        )
-
-    def log_likelihood(
-        self, by_row: bool
-    ) -> Callable[[dict[str, np.ndarray], Sequence[Any]], np.ndarray]:
-        """Return the function from draws and data to the log likelihood, of each row if asked."""
-        program = self.program
-
-        def one(draw: Any, key: Array, params: Any, inputs: Any) -> dict[str, Array]:
-            return {"value": _log_likelihood(program, params, draw, inputs, by_row)}
-
-        def of_draws(draws: dict[str, np.ndarray], data: Sequence[Any]) -> np.ndarray:
-            args = (self.values, program.inputs(data))
-            static = (by_row, *program.sites)
-            name = "sbc log likelihood"
-            return evaluate.over_draws(program.fn, name, one, draws, args, static=static)["value"]
-
-        return of_draws
-
-
 class _Vectorised:
     """Draws of a guide, or weighted ones, at all simulated data sets at once."""
 
     def __init__(
         self,
-        source: _Model,
+        source: Simulated,
         pair: Pair,
         values: Mapping[str, Any],
         num_particles: int | None,
@@ -290,8 +215,8 @@ class _Vectorised:
         """Return the guide's draws at the first and at the last data set, from the same seed."""
         pair, found = self.pair, []
         for s in (0, -1):
-            one = {name: jnp.asarray(value[s]) for name, value in _named(back).items()}
-            inputs = _replaced(self.inputs, one)
+            one = {name: jnp.asarray(value[s]) for name, value in named(back).items()}
+            inputs = replaced(self.inputs, one)
             drawn = program_.log_weights(pair, self.values, inputs, key=random.key(0)).latents
             found.append({name: np.asarray(value) for name, value in drawn.items()})
         return found
@@ -309,7 +234,7 @@ class _Vectorised:
         names = [name for name in program.latents if name not in pair.enumerated]
 
         def one(draw: Any, key: Array, params: Any, inputs: Any) -> dict[str, Array]:
-            inputs = _replaced(inputs, draw)
+            inputs = replaced(inputs, draw)
             keys = random.split(key, (num_particles or num_draws) + 1)
 
             def weigh(key: Array) -> program_.Weights:
@@ -324,7 +249,7 @@ class _Vectorised:
             if not pair.enumerated:
 
                 def weigh_data(latents: Any) -> Array:
-                    return _log_likelihood(program, params, latents, inputs, by_row)
+                    return data_log_likelihood(program, params, latents, inputs, by_row)
 
                 true = {name: value for name, (value, _) in values.items()}
                 values[LOG_LIKELIHOOD] = (weigh_data(true), jax.vmap(weigh_data)(drawn))
@@ -332,7 +257,7 @@ class _Vectorised:
             same = {f"equal {n}": jnp.sum(found == true, 0) for n, (true, found) in values.items()}
             return less | same
 
-        draws = {**_named(back), **{f"true {name}": truth[name] for name in names}}
+        draws = {**named(back), **{f"true {name}": truth[name] for name in names}}
         found = evaluate.over_draws(
             pair.programs[-1].fn, "sbc", one, draws, (self.values, self.inputs), seed,
             copies=num_particles or num_draws,
@@ -341,34 +266,6 @@ class _Vectorised:
         )  # fmt: skip
         ranked = [*names, *([] if pair.enumerated else [LOG_LIKELIHOOD])]
         return {name: (found[f"less {name}"], found[f"equal {name}"]) for name in ranked}
-
-
-def _named(back: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"data {i}": value for i, value in back.items()}
-
-
-def _replaced(inputs: Inputs, draw: Mapping[str, Array]) -> Inputs:
-    """Return inputs with the data arguments of one simulation."""
-    data = [
-        jnp.asarray(draw[f"data {i}"], value.dtype) if f"data {i}" in draw else value
-        for i, value in enumerate(inputs.data)
-    ]
-    return inputs._replace(data=tuple(data))
-
-
-def _log_likelihood(
-    program: Program, params: Mapping[str, Any], latents: Mapping[str, Array], inputs: Inputs,
-    by_row: bool,
-) -> Array:  # fmt: skip
-    """Return log p(y | latents), of each row if asked."""
-    given = {name: latents[name] for name in program.latents}
-    found = program_.log_probs(program, params, given, inputs)
-    total = jnp.zeros(())
-    for name, site in program.observed.items():
-        axis = row_axis(program, site) if by_row else None
-        each = found[name] if axis is None else jnp.moveaxis(found[name], axis, 0)
-        total += jnp.sum(each, axis=tuple(range(0 if axis is None else 1, each.ndim)))
-    return total
 
 
 def _chosen(key: Array, weights: program_.Weights, num_draws: int, by_row: bool) -> Array:

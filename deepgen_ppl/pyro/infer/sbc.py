@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepgen_ppl import checks, simulation
 from deepgen_ppl.calibration import Calibration
@@ -19,8 +19,15 @@ from deepgen_ppl.pyro.infer import evaluate
 from deepgen_ppl.pyro.infer.fit import Fit
 from deepgen_ppl.pyro.infer.importance import importance
 from deepgen_ppl.pyro.infer.mcmc import mcmc
+from deepgen_ppl.pyro.infer.simulated import (
+    Simulated,
+    data_log_likelihood,
+    looking,
+    on_host,
+    replaced,
+)
 from deepgen_ppl.pyro.parameters import forked_rng, given, preserved, private_store, resolve
-from deepgen_ppl.pyro.probes import check_rows_independent, points
+from deepgen_ppl.pyro.probes import points
 from deepgen_ppl.pyro.structure import Pair, Program
 from deepgen_ppl.trials import LOG_LIKELIHOOD, Counts, Inference, Trials, calibration
 
@@ -129,7 +136,7 @@ def sbc(
         called.check_fixed([n for n, param in program.params.items() if param.trainable])
     subsampled = [plate.name for plate in program.plates.values() if plate.subsampled]
     simulation.check_proper(program.factors, program.observed, program.latents, subsampled)
-    source = _Model(program, resolve(program.params, learned), data)
+    source = Simulated(program, resolve(program.params, learned), data)
     seeds = [int(s >> 1) for s in np.random.SeedSequence(seed).generate_state(3)]
     truth, back = simulation.simulated(source, num_simulations, simulate, seeds[0])
     by_row = source.has_own_rows()
@@ -230,85 +237,12 @@ def _vectorised_pair(
     return pair, values, called.bound.get("num_particles", _NUM_PARTICLES)
 
 
-class _Model:
-    """The model, run forwards over many simulations at once."""
-
-    def __init__(self, program: Program, values: dict[str, Tensor], data: Sequence[Any]) -> None:
-        self.program, self.values = program, values
-        self.given, self.device = data, data_.device_of(program.modules)
-        self.tensors = data_.to_tensors(data, self.device)
-        kinds = Tensor | np.ndarray | np.generic
-        self.data = [_on_host(x) if isinstance(x, kinds) else x for x in data]
-        self.arguments = data_.argument_names(program.fn, len(program.args), len(data))
-
-    def as_given(self, i: int, value: np.ndarray) -> Any:
-        """Return a data argument as the user passed it, an array of NumPy or a tensor."""
-        was = self.given[i]
-        return torch.as_tensor(value).to(was) if isinstance(was, Tensor) else value
-
-    def has_own_rows(self) -> bool:
-        """Tell whether rows are simulations of their own."""
-        program = self.program
-        pair = Pair(program, None, program.params, program.local)
-        with handlers.validation(False):
-            return program.local and check_rows_independent(pair, self.values, self.tensors)
-
-    def plates(self, by_row: bool) -> dict[str, tuple[str | None, ...]]:
-        """Return the plates of each site's leading dimensions, and those of the log likelihood."""
-        found = {name: site.plates for name, site in self.program.sites.items()}
-        return found | {LOG_LIKELIHOOD: self.program.data_plates[:1] if by_row else ()}
-
-    def observe(self, data: Sequence[Any]) -> dict[str, np.ndarray]:
-        """Return the values of the observed sites at some data."""
-        program, tensors = self.program, data_.to_tensors(data, self.device)
-        with _looking(program.modules):
-            options: dict[str, Any] = {"redraw": (), "stand_in": True}
-            found = program_.simulate(program, self.values, tensors, **options)
-        return {name: _on_host(found[name]) for name in program.observed}
-
-    def simulate(
-        self, num: int, seed: int, back: Mapping[int, np.ndarray] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Return draws (num, ...) of all sites, at data arguments of each simulation if given."""
-        program = self.program
-
-        def one(draw: dict[str, Tensor]) -> dict[str, Tensor]:
-            return program_.simulate(program, self.values, _replaced(self.tensors, draw))
-
-        draws = {"draw number": torch.arange(num), **self.named(back or {})}
-        with preserved(program.modules):
-            return evaluate.over_draws(one, draws, seed)
-
-    def log_likelihood(
-        self, by_row: bool
-    ) -> Callable[[dict[str, np.ndarray], Sequence[Any]], np.ndarray]:
-        """Return the function from draws and data to the log likelihood, of each row if asked."""
-        program = self.program
-
-        def of_draws(draws: dict[str, np.ndarray], data: Sequence[Any]) -> np.ndarray:
-            tensors = data_.to_tensors(data, self.device)
-
-            def one(draw: dict[str, Tensor]) -> dict[str, Tensor]:
-                return {"value": _log_likelihood(program, self.values, draw, tensors, by_row)}
-
-            with preserved(program.modules):
-                return evaluate.over_draws(one, draws)["value"]
-
-        return of_draws
-
-    def named(self, back: Mapping[int, np.ndarray]) -> dict[str, Tensor]:
-        """Return simulated data arguments by name, as tensors like those that were given."""
-        return {
-            f"data {i}": torch.as_tensor(value).to(self.tensors[i]) for i, value in back.items()
-        }
-
-
 class _Vectorised:
     """Draws of a guide, or weighted ones, at all simulated data sets at once."""
 
     def __init__(
         self,
-        source: _Model,
+        source: Simulated,
         pair: Pair,
         values: Mapping[str, Tensor],
         num_particles: int | None,
@@ -320,12 +254,12 @@ class _Vectorised:
     def draw_twice(self, back: Mapping[int, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Return the guide's draws at the first and at the last data set, from the same seed."""
         found = []
-        with _looking(self.pair.modules):
+        with looking(self.pair.modules):
             for s in (0, -1):
                 one = {name: value[s] for name, value in self.source.named(back).items()}
-                data = _replaced(self.source.tensors, one)
+                data = replaced(self.source.tensors, one)
                 drawn = program_.log_weights(self.pair, self.values, data, key=0).latents
-                found.append({name: _on_host(value) for name, value in drawn.items()})
+                found.append({name: on_host(value) for name, value in drawn.items()})
         return found
 
     def counts(
@@ -341,7 +275,7 @@ class _Vectorised:
         names = [name for name in program.latents if name not in pair.enumerated]
 
         def one(draw: dict[str, Tensor]) -> dict[str, Tensor]:
-            data = _replaced(self.source.tensors, draw)
+            data = replaced(self.source.tensors, draw)
             weights = program_.particles(pair, self.values, data, None, num_particles or num_draws)
             drawn = weights.latents
             if num_particles is not None:
@@ -351,7 +285,7 @@ class _Vectorised:
             if not pair.enumerated:
 
                 def weigh_data(latents: Any) -> Tensor:
-                    return _log_likelihood(program, self.values, latents, data, by_row)
+                    return data_log_likelihood(program, self.values, latents, data, by_row)
 
                 true = {name: value for name, (value, _) in values.items()}
                 found = torch.func.vmap(weigh_data)({name: drawn[name] for name in names})
@@ -367,40 +301,6 @@ class _Vectorised:
             )
         ranked = [*names, *([] if pair.enumerated else [LOG_LIKELIHOOD])]
         return {name: (found[f"less {name}"], found[f"equal {name}"]) for name in ranked}
-
-
-@contextmanager
-def _looking(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Run programs inside, and leave no trace of it."""
-    with (
-        torch.no_grad(), forked_rng(0), private_store(), preserved(modules),
-        handlers.validation(False),
-    ):  # fmt: skip
-        yield
-
-
-def _on_host(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-
-
-def _replaced(data: Sequence[Any], draw: Mapping[str, Tensor]) -> tuple[Any, ...]:
-    """Return the data arguments of one simulation."""
-    return tuple(draw.get(f"data {i}", value) for i, value in enumerate(data))
-
-
-def _log_likelihood(
-    program: Program, params: Mapping[str, Tensor], latents: Mapping[str, Tensor],
-    data: Sequence[Any], by_row: bool,
-) -> Tensor:  # fmt: skip
-    """Return log p(y | latents), of each row if asked."""
-    known = {name: latents[name] for name in program.latents}
-    found = program_.log_probs(program, params, known, data)
-    parts = []
-    for name, site in program.observed.items():
-        plate = site.row_plate if by_row else None
-        each = found[name] if plate is None else found[name].movedim(site.plates.index(plate), 0)
-        parts.append(each.sum() if plate is None else each.reshape(len(each), -1).sum(1))
-    return torch.stack(parts).sum(0)
 
 
 def _chosen(weights: program_.Weights, num_draws: int, by_row: bool) -> Tensor:
