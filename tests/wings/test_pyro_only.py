@@ -331,6 +331,20 @@ def test_optimizers_of_torch_and_pyro(name: str, mode: str) -> None:
     assert np.isfinite(fit.losses).all()
 
 
+@pytest.mark.parametrize("mode", ["eager", "traced"])
+def test_gradients_that_come_transposed_are_applied_where_they_belong(mode: str) -> None:
+    """Fused Adam reads gradients in the order of memory, whatever their strides."""
+    slopes = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+
+    def model() -> None:
+        weight = pyro.param("weight", torch.zeros(2, 3))
+        pyro.factor("slope", (weight.mT * slopes).sum())
+
+    options = {"num_steps": 5, "compile": mode, "progress": False}
+    fit = dg.svi(model, None, optim=partial(torch.optim.Adam, lr=0.1), **options)
+    torch.testing.assert_close(torch.as_tensor(fit.params["weight"]), 0.5 * slopes.mT)
+
+
 def test_a_schedule_moves_once_a_step() -> None:
     rates = []
 

@@ -31,6 +31,22 @@ _NODE_SECONDS = 3e-6  # what eager torch spends on calling one operation, which 
 _COMPILE_SECONDS = (8.0, 30.0)  # compile time: fixed, and per second that tracing took
 
 
+def laid_out(grad: Tensor, leaf: Tensor) -> Tensor:
+    """Return a gradient with the strides of its leaf, without which fused optimizers mix it up.
+
+    Args:
+        grad: The gradient.
+        leaf: What it is the gradient of.
+
+    Example:
+        >>> laid_out(torch.ones(3, 2).T, torch.zeros(2, 3)).stride()
+        (3, 1)
+    """
+    if grad.stride() == leaf.stride():
+        return grad
+    return torch.empty_like(leaf, requires_grad=False).copy_(grad)
+
+
 class Step:
     """Runs training steps on leaves in place.
 
@@ -135,7 +151,7 @@ class Step:
 
     def _apply(self, loss: Tensor, *grads: Tensor | None) -> Tensor:
         for leaf, grad in zip(self.tensors, grads, strict=True):
-            leaf.grad = torch.zeros_like(leaf) if grad is None else grad
+            leaf.grad = torch.zeros_like(leaf) if grad is None else laid_out(grad, leaf)
         self.optimizer.step(head(loss))
         return loss
 
