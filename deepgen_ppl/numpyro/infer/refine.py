@@ -329,21 +329,22 @@ class Refiner:
 
         def run(inputs: Inputs, values: Any, own: Tables, rows: Array, keys: Array) -> Array:
             def draw(key: Array) -> Array:
-                return jnp.stack([
-                    log_weights(self.pair, {**values, **one}, inputs, rows, key=key).rows
-                    for one in (jax.tree.map(jnp.zeros_like, own), own)
-                ])  # fmt: skip
+                return log_weights(self.pair, {**values, **own}, inputs, rows, key=key).rows
 
             return jax.vmap(draw)(keys)
 
-        keys, parts = random.split(key, num_particles), []
-        for start in range(0, num_particles, _AT_ONCE):
-            index = np.minimum(np.arange(start, start + _AT_ONCE), num_particles - 1)
-            args = (self.inputs, self.values, own, rows, keys[index])
-            found = compiled(build, "bounds", run, *args, static=self.follows)(*args)
-            parts.append(np.asarray(found)[: num_particles - start])
-        weights = np.concatenate(parts)
-        return weights[:, 0], weights[:, 1]
+        # One after the other: two batches of triangular systems in one compiled function may wait
+        # for each other's threads for ever.
+        keys, weights = random.split(key, num_particles), []
+        for tables in (jax.tree.map(jnp.zeros_like, own), own):
+            parts = []
+            for start in range(0, num_particles, _AT_ONCE):
+                index = np.minimum(np.arange(start, start + _AT_ONCE), num_particles - 1)
+                args = (self.inputs, self.values, tables, rows, keys[index])
+                found = compiled(build, "bounds", run, *args, static=self.follows)(*args)
+                parts.append(np.asarray(found)[: num_particles - start])
+            weights.append(np.concatenate(parts))
+        return weights[0], weights[1]
 
     def rows_of(self, params: Mapping[str, Any], rows: Array) -> Tables:
         """Return the parameters of some rows from tables of all."""

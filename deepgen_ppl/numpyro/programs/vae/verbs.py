@@ -15,6 +15,7 @@ from deepgen_ppl import checks, flow_checks, vae_checks
 from deepgen_ppl.evidence import Evidence, joined
 from deepgen_ppl.likelihoods import Likelihood
 from deepgen_ppl.numpyro.infer.importance import importance
+from deepgen_ppl.numpyro.infer.refine import refine as refined
 from deepgen_ppl.numpyro.programs.vae import likelihood as likelihood_
 from deepgen_ppl.numpyro.programs.vae.evaluate import array, drawn, evaluated
 
@@ -161,6 +162,7 @@ class Verbs(ABC):
         *,
         num_samples: int = 100,
         num_particles: int = 1000,
+        refine: int = 0,
         seed: int = 0,
     ) -> Float[np.ndarray, "S N ..."]:
         r"""Draw missing cells given the observed ones.
@@ -175,6 +177,8 @@ class Verbs(ABC):
             y: their conditions.
             num_samples: number of draws of each row.
             num_particles: draws of the guide that they are resampled from.
+            refine: steps by which each row's own posterior is refined first, see `dg.refine`: for
+                encoders that have not seen such cells missing.
             seed: seed of the draws.
 
         Returns:
@@ -186,9 +190,10 @@ class Verbs(ABC):
         """
         self._check(x, y, mask)
         cells = np.asarray(mask, bool)
+        guide, learned = self._refined(fit, (x, y, cells), refine, seed)
         found = importance(
-            self.model, self.guide, x, y, cells, num_particles=num_particles,
-            num_draws=num_samples, params=fit, seed=seed,
+            self.model, guide, x, y, cells, num_particles=num_particles,
+            num_draws=num_samples, params=learned, seed=seed,
         )  # fmt: skip
         return np.where(cells, np.asarray(x), self._draws(fit, found.draws["z"][0], y, seed))
 
@@ -253,6 +258,7 @@ class Verbs(ABC):
         mask: Any = None,
         *,
         num_particles: int = 1000,
+        refine: int = 0,
         seed: int = 0,
     ) -> Evidence:
         r"""Estimate the log evidence of each row by importance sampling, in bounded memory.
@@ -265,6 +271,7 @@ class Verbs(ABC):
             y: their conditions.
             mask: which cells are observed.
             num_particles: number K of draws for each row.
+            refine: steps by which each row's own posterior is refined first, see `dg.refine`.
             seed: seed of the draws.
 
         Returns:
@@ -284,8 +291,9 @@ class Verbs(ABC):
         for start, new in vae_checks.blocks(len(x), size):
             rows = slice(start, start + size)
             data = tuple(None if value is None else value[rows] for value in (x, y, mask))
-            options = {"num_particles": num_particles, "keep_draws": False, "params": fit}
-            found = importance(self.model, self.guide, *data, seed=seed + start, **options)
+            guide, learned = self._refined(fit, data, refine, seed + start)
+            options = {"num_particles": num_particles, "keep_draws": False, "params": learned}
+            found = importance(self.model, guide, *data, seed=seed + start, **options)
             parts.append((found.evidence, slice(new, None)))
         return joined(parts)
 
@@ -336,6 +344,14 @@ class Verbs(ABC):
 
     def _check(self, x: Any, y: Any, mask: Any) -> None:
         self.check_data(*(None if v is None else array(v) for v in (x, y, mask)))
+
+    def _refined(self, fit: Any, data: tuple, num_steps: int, seed: int) -> tuple[Any, Any]:
+        """Return the guide and what it has learned, refined where that is asked for."""
+        flow_checks.whole("refine", num_steps, 0)
+        if not num_steps:
+            return self.guide, fit
+        found = refined(self.model, self.guide, fit, *data, num_steps=num_steps, seed=seed)
+        return found.guide, found
 
     def _size(self, numbers: int, x: Any) -> int:
         rows = len(x) if "encoder" not in self.modules else max(_CHUNK // max(numbers, 1), 1)
