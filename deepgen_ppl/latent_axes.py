@@ -117,6 +117,53 @@ class VampPrior:
 
 
 @dataclass(frozen=True)
+class HierarchicalPrior:
+    r"""The prior \(p(z) = p(z_L) \prod_{l<L} p(z_l \mid z_{l+1})\), latents in layers.
+
+    The topmost layer is standard normal, each other one normal given the one above, location and
+    log scale by a perceptron. The layers stand side by side in z, the lowest first; it alone is
+    what the decoder sees.
+
+    Args:
+        sizes: number of latents of each layer, the lowest first, any number of layers.
+        hidden: units of the hidden layers of each perceptron.
+        activation: of the perceptrons.
+        seed: seed of their weights.
+
+    Raises:
+        ValueError: fewer than two layers, or options that are no such numbers.
+
+    References:
+        Sønderby, Raiko, Maaløe, Sønderby, Winther: Ladder variational autoencoders. NeurIPS 2016.
+        https://arxiv.org/abs/1602.02282
+
+    Example:
+        >>> HierarchicalPrior((8, 4, 2)).bottom
+        8
+    """
+
+    name: ClassVar[str] = "hierarchical"
+    sizes: tuple[int, ...]
+    hidden: tuple[int, ...] = (64,)
+    activation: str = "relu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for number, size in enumerate(self.sizes):
+            flow_checks.whole(f"sizes[{number}]", size)
+        if len(self.sizes) < 2:
+            raise ValueError(
+                f"sizes={self.sizes}: a hierarchical prior has two layers at least, the lowest "
+                "first, such as (8, 4)."
+            )
+
+    @property
+    def bottom(self) -> int:
+        """Number of latents of the lowest layer, which the decoder sees."""
+        return self.sizes[0]
+
+
+@dataclass(frozen=True)
 class Diagonal:
     r"""The posterior \(q(z \mid x) = \mathcal N(z; m, \mathrm{diag}(s^2))\).
 
@@ -242,12 +289,44 @@ class FlowPosterior:
         return f"{latents} locations, {latents} log scales and {self.embedding} context features"
 
 
+@dataclass(frozen=True)
+class LadderPosterior:
+    r"""The posterior of a `HierarchicalPrior` that goes down with it and merges both at each layer.
+
+    $$q(z_l \mid z_{l+1}, x) \propto p(z_l \mid z_{l+1})\,
+      \mathcal N\bigl(z_l; \hat m_l(x), \hat s_l^2(x)\bigr)$$
+
+    The topmost layer is normal with the encoder's numbers alone. The encoder gives the locations
+    of all layers, the lowest first, then their log scales; one made from hidden layers goes up from
+    layer to layer.
+
+    References:
+        Sønderby, Raiko, Maaløe, Sønderby, Winther: Ladder variational autoencoders. NeurIPS 2016.
+        https://arxiv.org/abs/1602.02282
+
+    Example:
+        >>> LadderPosterior().outputs(6)
+        12
+    """
+
+    name: ClassVar[str] = "ladder"
+
+    def outputs(self, latents: int) -> int:
+        """Outputs of the encoder."""
+        return 2 * latents
+
+    def parts(self, latents: int) -> str:
+        """What the outputs are, in words."""
+        return f"{latents} locations and {latents} log scales, of all layers"
+
+
 PRIORS: dict[str, Any] = {"normal": StandardNormal, "mixture": MixturePrior, "vamp": VampPrior}
 POSTERIORS: dict[str, Any] = {
     "diagonal": Diagonal,
     "full": FullCovariance,
     "flow": FlowPosterior,
     "mixture": MixturePosterior,
+    "ladder": LadderPosterior,
 }
 
 
@@ -271,3 +350,28 @@ def posterior(value: Any) -> Any:
             "distribution of the language brings its own."
         )
     return value
+
+
+def check_layers(prior: Any, posterior: Any, latents: int) -> None:
+    """Refuse layers of latents that do not fit.
+
+    Raises:
+        ValueError: naming the axes that do not go together.
+
+    Example:
+        >>> check_layers(HierarchicalPrior((4, 2)), Diagonal(), 4)
+        Traceback (most recent call last):
+        ...
+        ValueError: the layers of the prior have 4 + 2 = 6 latents, but latents=4. Make both equal.
+    """
+    sizes = getattr(prior, "sizes", None) if getattr(prior, "name", "") == "hierarchical" else None
+    if sizes is None and posterior.name == "ladder":
+        raise ValueError(
+            "posterior='ladder' goes down with a prior in layers: take "
+            "prior=dg.vae.HierarchicalPrior((8, 4)) or the like, or another posterior."
+        )
+    if sizes is not None and sum(sizes) != latents:
+        raise ValueError(
+            f"the layers of the prior have {' + '.join(map(str, sizes))} = {sum(sizes)} latents, "
+            f"but latents={latents}. Make both equal."
+        )

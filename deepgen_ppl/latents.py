@@ -116,6 +116,15 @@ class LatentReport:
         return int(sum(value.size for value in self.activity.values()))
 
     @property
+    def layered(self) -> list[str]:
+        """Sites whose latents lie in layers: several units, but fewer than there are elements."""
+        return [
+            name
+            for name, nats in self.kl.items()
+            if name in self.activity and 1 < len(nats) < self.activity[name].size
+        ]
+
+    @property
     def diagnosis(self) -> Diagnosis:
         """Whether the posterior has collapsed onto the prior, and what to do."""
         title = f"latents, {self.num_rows} rows x {self.num_particles} draws"
@@ -131,6 +140,10 @@ class LatentReport:
             ("bound", f"{self.bound:.3f} nats"),
             ("message", f"{self.bits:.2f} {unit}, {self.bits_per_dimension:.4f} per dimension"),
             ("active units", f"{self.num_active} of {self.num_elements}"),
+        ]
+        rows[2:2] = [
+            (f"  layers of {name}", ", ".join(f"{nats:.3f}" for nats in self.kl[name]) + " nats")
+            for name in self.layered
         ]
         lines = [f"{name:<15}{value}" for name, value in rows]
         return "\n".join([*lines, repr(self.diagnosis)])

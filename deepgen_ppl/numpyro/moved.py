@@ -12,6 +12,7 @@ from numpyro.distributions import biject_to, constraints
 
 from deepgen_ppl import refinement
 from deepgen_ppl.numpyro.flows.layer import FlowDistribution, FlowTransform
+from deepgen_ppl.numpyro.layered import LayeredNormal
 
 Shift = Callable[[str, Array], Array]
 """(name of a parameter, its unconstrained value) -> the value that it is moved to."""
@@ -46,6 +47,8 @@ def moved(fn: Any, shift: Shift, site: str, shape: tuple[int, ...] | None = None
         mixing = moved(fn.mixing_distribution, shift, site, shape)
         parts = (*shape, fn.mixture_size)
         return dist.MixtureSameFamily(mixing, moved(fn.component_distribution, shift, site, parts))
+    if isinstance(fn, LayeredNormal):
+        return fn.moved(shift, shape)
     if fn.arg_constraints:
         return _made_anew(fn, shift, site, shape)
     if isinstance(fn, dist.TransformedDistribution):

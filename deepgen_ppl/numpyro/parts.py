@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from numpyro.distributions import kl_divergence
 
 from deepgen_ppl.numpyro.data import Inputs
+from deepgen_ppl.numpyro.layered import LayeredNormal
 from deepgen_ppl.numpyro.program import as_pair_inputs, run, split_keys
 from deepgen_ppl.numpyro.structure import Pair, Program, site_log_prob
 from deepgen_ppl.numpyro.terms import Terms, normalised, sum_terms
@@ -252,6 +253,9 @@ def _cost(q: Message, p: Message, analytic: bool) -> tuple[Array, int]:
     scales = _scale(q), _scale(p)
     plain = not _is_masked(q["fn"]) and not _is_masked(p["fn"])
     same = scales[0] is scales[1] or _equal_numbers(*scales)
+    one, other = _layers(q["fn"]), _layers(p["fn"])
+    if plain and one is not None and other is not None:
+        return _layered(one, other, q["value"], analytic and same, scales), 1
     if analytic and plain and same:
         found = _divergence(q["fn"], p["fn"])
         if found is not None:
@@ -262,6 +266,22 @@ def _cost(q: Message, p: Message, analytic: bool) -> tuple[Array, int]:
     if log_q is None or log_p is None:
         return site_log_prob(dict(q)) - site_log_prob(dict(p)), 0
     return log_q * _raised(scales[0], event_dim) - log_p * _raised(scales[1], event_dim), event_dim
+
+
+def _layered(
+    q: LayeredNormal, p: LayeredNormal, value: Array, analytic: bool, scales: tuple[Any, Any]
+) -> Array:
+    """Return the cost of each layer of latents, given the layers above."""
+    if analytic:
+        return q.divergence(p, value) * _raised(scales[0], 1)
+    return q.by_layer(value) * _raised(scales[0], 1) - p.by_layer(value) * _raised(scales[1], 1)
+
+
+def _layers(fn: Any) -> LayeredNormal | None:
+    """Return the distribution of latents in layers, None where it is no such."""
+    while isinstance(fn, dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return fn if isinstance(fn, LayeredNormal) else None
 
 
 def _divergence(q: Any, p: Any) -> tuple[Array, int] | None:

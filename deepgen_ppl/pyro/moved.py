@@ -13,6 +13,7 @@ from torch.distributions.utils import tril_matrix_to_vec, vec_to_tril_matrix
 
 from deepgen_ppl import refinement
 from deepgen_ppl.pyro.flows.layer import FlowDistribution, FlowTransform
+from deepgen_ppl.pyro.layered import LayeredNormal
 
 Shift = Callable[[str, Tensor], Tensor]
 """(name of a parameter, its unconstrained value) -> the value that it is moved to."""
@@ -47,6 +48,8 @@ def moved(fn: Any, shift: Shift, site: str, shape: tuple[int, ...] | None = None
         mixing = moved(fn.mixture_distribution, shift, site, shape)
         parts = (*shape, fn._num_component)
         return dist.MixtureSameFamily(mixing, moved(fn.component_distribution, shift, site, parts))
+    if isinstance(fn, LayeredNormal):
+        return fn.moved(shift, shape)
     if fn.arg_constraints:
         return _made_anew(fn, shift, site, shape)
     if isinstance(fn, torch.distributions.TransformedDistribution):

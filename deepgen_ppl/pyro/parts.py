@@ -11,6 +11,7 @@ from torch.distributions import kl_divergence
 
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.layered import LayeredNormal
 from deepgen_ppl.pyro.parameters import installed
 from deepgen_ppl.pyro.program import batch_handlers, call, propose
 from deepgen_ppl.pyro.structure import Pair, Program
@@ -246,6 +247,9 @@ def _cost(q: Message, p: Message, analytic: bool, factor: float) -> tuple[Tensor
     scales = q["scale"] / factor, p["scale"] / factor
     plain = not _is_masked(q) and not _is_masked(p)
     same = q["scale"] is p["scale"] or _equal_numbers(*scales)
+    one, other = _layers(q["fn"]), _layers(p["fn"])
+    if plain and one is not None and other is not None:
+        return _layered(one, other, value, analytic and same, scales), 1
     if analytic and plain and same:
         found = _divergence(q["fn"], p["fn"])
         if found is not None:
@@ -257,6 +261,22 @@ def _cost(q: Message, p: Message, analytic: bool, factor: float) -> tuple[Tensor
         ours, theirs = (handlers.log_prob(dict(m, value=value)) for m in (q, p))
         return (ours - theirs) / factor, 0
     return log_q * _raised(scales[0], event_dim) - log_p * _raised(scales[1], event_dim), event_dim
+
+
+def _layered(
+    q: LayeredNormal, p: LayeredNormal, value: Tensor, analytic: bool, scales: tuple[Any, Any]
+) -> Tensor:
+    """Return the cost of each layer of latents, given the layers above."""
+    if analytic:
+        return q.divergence(p, value) * _raised(scales[0], 1)
+    return q.by_layer(value) * _raised(scales[0], 1) - p.by_layer(value) * _raised(scales[1], 1)
+
+
+def _layers(fn: Any) -> LayeredNormal | None:
+    """Return the distribution of latents in layers, None where it is no such."""
+    while isinstance(fn, ExpandedDistribution):
+        fn = fn.base_dist
+    return fn if isinstance(fn, LayeredNormal) else None
 
 
 def _divergence(q: Any, p: Any) -> tuple[Tensor, int] | None:

@@ -64,3 +64,8 @@ def test_conditions() -> None:
     y = np.random.default_rng(3).normal(size=(6, 3))
     options = {"context": 3, "prior": lambda dg: dg.flows.NICE(LATENTS, 3, hidden=(8,))}
     both({"likelihood": "gaussian", **options}, x, y)
+
+
+def test_ladder() -> None:
+    x = data_of(LIKELIHOODS["bernoulli"], 6, FEATURES)
+    both({"prior": PRIORS["hierarchical"], "posterior": "ladder"}, x)

@@ -42,6 +42,7 @@ PRIORS: dict[str, Any] = {
     "mixture": lambda dg: dg.vae.MixturePrior(3),
     "vamp": lambda dg: dg.vae.VampPrior(3),
     "flow": lambda dg: dg.flows.RealNVP(2, transforms=2, hidden=(8,)),
+    "hierarchical": lambda dg: dg.vae.HierarchicalPrior((1, 1), hidden=(8,)),
 }
 
 

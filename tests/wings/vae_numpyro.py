@@ -44,6 +44,15 @@ def set_linear(vae: Any, module: str, weight: np.ndarray, bias: np.ndarray) -> N
     vae.modules[module] = eqx.tree_at(lambda n: (n.weights, n.biases), vae.modules[module], found)
 
 
+def set_layer(vae: Any, level: int, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Give the network of a layer of the prior, without hidden layers, its weight and bias."""
+    import equinox as eqx
+
+    net, found = vae.modules["prior"], ((jnp.asarray(weight, float),), (jnp.asarray(bias, float),))
+    at = lambda prior: (prior.nets[level].weights, prior.nets[level].biases)  # noqa: E731
+    vae.modules["prior"] = eqx.tree_at(at, net, found)
+
+
 def set_value(vae: Any, module: str, name: str, value: Any) -> None:
     """Give a module its value of some name."""
     arrays = {k: np.asarray(v) for k, v in vae.modules[module].arrays.items()}

@@ -46,6 +46,14 @@ def set_linear(vae: Any, module: str, weight: np.ndarray, bias: np.ndarray) -> N
         net.biases[0].copy_(_tensor(bias))
 
 
+def set_layer(vae: Any, level: int, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Give the network of a layer of the prior, without hidden layers, its weight and bias."""
+    net = vae.modules["prior"].nets[level]
+    with torch.no_grad():
+        net.weights[0].copy_(_tensor(weight))
+        net.biases[0].copy_(_tensor(bias))
+
+
 def set_value(vae: Any, module: str, name: str, value: Any) -> None:
     """Give a module its value of some name."""
     with torch.no_grad():

@@ -11,13 +11,19 @@ from jax import Array
 from jaxtyping import Float
 
 from deepgen_ppl import flow_checks
-from deepgen_ppl.latent_axes import Diagonal, FlowPosterior, FullCovariance, MixturePosterior
+from deepgen_ppl.latent_axes import (
+    Diagonal,
+    FlowPosterior,
+    FullCovariance,
+    LadderPosterior,
+    MixturePosterior,
+)
 from deepgen_ppl.numpyro import flows
 from deepgen_ppl.numpyro.distributions import DiagonalMixture
 from deepgen_ppl.numpyro.flows.layer import FlowDistribution
 
 Raw = Float[Array, "*batch outputs"]
-Posterior = Diagonal | FullCovariance | FlowPosterior | MixturePosterior
+Posterior = Diagonal | FullCovariance | FlowPosterior | MixturePosterior | LadderPosterior
 
 
 def flow_of(kind: Posterior, latents: int) -> Any:
@@ -36,7 +42,9 @@ def flow_of(kind: Posterior, latents: int) -> Any:
     return make(latents, context=kind.embedding, seed=kind.seed, **kind.options)
 
 
-def native(kind: Posterior, raw: Raw, flow: Any, latents: int) -> dist.Distribution:
+def native(
+    kind: Posterior, raw: Raw, flow: Any, latents: int, prior: Any = None
+) -> dist.Distribution:
     """Return the distribution of the latents.
 
     Args:
@@ -44,10 +52,13 @@ def native(kind: Posterior, raw: Raw, flow: Any, latents: int) -> dist.Distribut
         raw: outputs of the encoder.
         flow: the flow of a `FlowPosterior`.
         latents: number of latents.
+        prior: the networks of a prior in layers, which a `LadderPosterior` goes down with.
     """
     if isinstance(kind, MixturePosterior):
         return _mixture(kind.components, raw, latents)
     loc, log_scale, rest = jnp.split(raw, (latents, 2 * latents), axis=-1)
+    if isinstance(kind, LadderPosterior):
+        return prior.distribution(loc, log_scale)
     if isinstance(kind, FullCovariance):
         return dist.MultivariateNormal(loc, scale_tril=_lower(jnp.exp(log_scale), rest))
     if isinstance(kind, FlowPosterior):

@@ -10,8 +10,15 @@ import numpyro.distributions as dist
 from jax import Array
 
 from deepgen_ppl import flow_checks
-from deepgen_ppl.latent_axes import PRIORS, MixturePrior, StandardNormal, VampPrior
+from deepgen_ppl.latent_axes import (
+    PRIORS,
+    HierarchicalPrior,
+    MixturePrior,
+    StandardNormal,
+    VampPrior,
+)
 from deepgen_ppl.numpyro import flows
+from deepgen_ppl.numpyro.programs.vae.ladder import TopDown
 from deepgen_ppl.numpyro.programs.vae.modules import is_distribution, values
 
 
@@ -27,7 +34,8 @@ def prior(value: Any, latents: int, seed: int) -> Any:
         if name == "flow":
             return flows.RealNVP(latents, hidden=(64,), seed=seed)
         return PRIORS[name]()
-    if isinstance(value, tuple(PRIORS.values())) or is_distribution(value) or callable(value):
+    known = isinstance(value, (HierarchicalPrior, *PRIORS.values()))
+    if known or is_distribution(value) or callable(value):
         return value
     raise TypeError(
         f"prior must be one of {', '.join(map(repr, (*PRIORS, 'flow')))}, one of dg.vae such as "
@@ -48,6 +56,8 @@ def module_of(kind: Any, latents: int, inputs: tuple[int, ...]) -> Any:
         return values(kind.own(inputs))
     if isinstance(kind, StandardNormal | MixturePrior):
         return values(kind.own(latents))
+    if isinstance(kind, HierarchicalPrior):
+        return TopDown(kind)
     return None if is_distribution(kind) else kind
 
 
@@ -75,6 +85,8 @@ def native(
     if isinstance(kind, VampPrior):
         weights = dist.Categorical(logits=module["logits"])
         return dist.MixtureSameFamily(weights, encode(module["inputs"]))
+    if isinstance(kind, HierarchicalPrior):
+        return module.distribution()
     if is_distribution(kind):
         return kind
     given = context is not None and getattr(kind, "context", 0)

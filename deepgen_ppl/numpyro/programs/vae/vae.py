@@ -17,6 +17,7 @@ from deepgen_ppl.numpyro.nets import MLP
 from deepgen_ppl.numpyro.programs.vae import likelihood as likelihood_
 from deepgen_ppl.numpyro.programs.vae import posterior as posterior_
 from deepgen_ppl.numpyro.programs.vae import prior as prior_
+from deepgen_ppl.numpyro.programs.vae.ladder import BottomUp
 from deepgen_ppl.numpyro.programs.vae.modules import (
     applied,
     is_distribution,
@@ -46,12 +47,14 @@ class VAE(Verbs):
             the last axis, or to a distribution of the language.
         features: number of features, or shape of one datum.
         latents: number of latents.
-        prior: "normal", "mixture", "vamp", "flow", `dg.vae.MixturePrior(20)` and the like, a
-            distribution, or any module that gives one, such as those of `dg.flows`.
+        prior: "normal", "mixture", "vamp", "flow", `dg.vae.MixturePrior(20)` and the like, in
+            layers `dg.vae.HierarchicalPrior((8, 4))`, a distribution, or any module that gives one,
+            such as those of `dg.flows`.
         likelihood: "bernoulli", "continuous_bernoulli", "gaussian", "student_t",
             "discretized_logistic", "categorical", "poisson", "negative_binomial", the last two
             also with `"zero_inflated_"` before them; or one of `dg.vae` with options.
-        posterior: "diagonal", "full", "flow", "mixture", or one of `dg.vae` with options.
+        posterior: "diagonal", "full", "flow", "mixture", for priors in layers "ladder", or one of
+            `dg.vae` with options.
         context: number of features of conditions `y`, which encoder and decoder then take as a
             second argument, and a prior that has a context too.
         activation: of the perceptrons that are made here.
@@ -104,14 +107,14 @@ class VAE(Verbs):
         self.posterior = latent_axes.posterior(posterior)
         self.prior = prior_.prior(prior, self.latents, seed + 2)
         vae_checks.check_axes(self.prior, encoder, self.context)
+        latent_axes.check_layers(self.prior, self.posterior, self.latents)
         size = int(np.prod(self.features))
         made: dict[str, Any] = {"activation": activation, "context": self.context}
         if vae_checks.is_hidden(encoder):
-            count = self.posterior.outputs(self.latents)
-            encoder = MLP(int(np.prod(self.inputs)), count, encoder, seed=seed, **made)
+            encoder = self._made_encoder(encoder, seed, made)
         if vae_checks.is_hidden(decoder):
             count = size * vae_checks.known(self.likelihood).outputs
-            decoder = MLP(self.latents, count, decoder, seed=seed + 1, **made)
+            decoder = MLP(self.bottom, count, decoder, seed=seed + 1, **made)
         vae_checks.check_networks(encoder, decoder)
         own = {} if self.likelihood is None else self.likelihood.own(self.features)
         found = {
@@ -134,6 +137,11 @@ class VAE(Verbs):
             f"VAE({self.latents} latents of {self.features} features, prior {prior!r}, likelihood "
             f"{name}, posterior {self.posterior.name!r})"
         )
+
+    @property
+    def bottom(self) -> int:
+        """Number of latents that the decoder sees: all, or the lowest layer of them."""
+        return getattr(self.prior, "bottom", self.latents)
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -198,12 +206,12 @@ class VAE(Verbs):
         """Return the posterior of each datum, its modules registered; for programs of your own."""
         if "encoder" in self.modules:
             inputs = likelihood_.encoded(self.likelihood, x, mask)
-            return self._encoded(self._register("encoder", "posterior"), inputs, y)
-        parts, count = self._register("posterior"), self.posterior.outputs(self.latents)
+            return self._encoded(self._register("encoder", *self._beside), inputs, y)
+        parts, count = self._register(*self._beside), self.posterior.outputs(self.latents)
         start = jnp.asarray(vae_checks.table(len(x), count), float)
         raw: Any = numpyro.param("table", start)
         vae_checks.check_table(len(raw), len(x))
-        return posterior_.native(self.posterior, raw, parts.get("posterior"), self.latents)
+        return self._native(raw, parts)
 
     def prior_at(self, y: Array | None = None) -> dist.Distribution:
         """Return the prior, its modules registered; for programs of your own."""
@@ -221,7 +229,7 @@ class VAE(Verbs):
     ) -> dist.Distribution:
         """Return the distribution of each feature at latents; for programs of your own."""
         parts = self._register("decoder", "likelihood")
-        found = applied(parts["decoder"], z, 1, y)
+        found = applied(parts["decoder"], z[..., : self.bottom], 1, y)
         if is_distribution(found):
             return found
         kind = vae_checks.known(self.likelihood)
@@ -245,7 +253,23 @@ class VAE(Verbs):
         raw, count = joined(found, new_axis=False), self.posterior.outputs(self.latents)
         batch, words = inputs.shape[: inputs.ndim - rank], self.posterior.parts(self.latents)
         vae_checks.check_encoded(raw.shape, batch, count, words)
-        return posterior_.native(self.posterior, raw, parts.get("posterior"), self.latents)
+        return self._native(raw, parts)
+
+    def _native(self, raw: Array, parts: dict[str, Any]) -> dist.Distribution:
+        """Return the posterior of the encoder's numbers."""
+        own = parts.get("posterior"), self.latents, parts.get("prior")
+        return posterior_.native(self.posterior, raw, *own)
+
+    @property
+    def _beside(self) -> tuple[str, ...]:
+        """What a posterior is made of beside the encoder."""
+        return ("prior",) if self.posterior.name == "ladder" else ("posterior",)
+
+    def _made_encoder(self, hidden: Any, seed: int, made: dict[str, Any]) -> Any:
+        inputs = int(np.prod(self.inputs))
+        if self.posterior.name == "ladder" and len(hidden):
+            return BottomUp(inputs, self.prior.sizes, hidden, seed=seed, **made)
+        return MLP(inputs, self.posterior.outputs(self.latents), hidden, seed=seed, **made)
 
     def observed(self, fn: dist.Distribution, mask: Array | None) -> dist.Distribution:
         """Return the distribution of a datum, of its observed cells where some are missing."""

@@ -16,6 +16,7 @@ from deepgen_ppl.evidence import Evidence, joined
 from deepgen_ppl.likelihoods import Likelihood
 from deepgen_ppl.pyro.infer.importance import importance
 from deepgen_ppl.pyro.infer.refine import refine as refined
+from deepgen_ppl.pyro.layered import LayeredNormal
 from deepgen_ppl.pyro.programs.vae import likelihood as likelihood_
 from deepgen_ppl.pyro.programs.vae.evaluate import array, drawn, evaluated
 
@@ -76,7 +77,7 @@ class Verbs(ABC):
             y: their conditions.
             mask: which cells are observed.
             num_samples: number of draws; None for the mean, which is that of 100 draws where the
-                posterior is a flow.
+                posterior is a flow or a ladder.
             seed: seed of the draws.
 
         Returns:
@@ -88,7 +89,7 @@ class Verbs(ABC):
             fn = self.proposal(x, y, mask)
             if num_samples is not None:
                 return drawn(fn, num_samples)
-            if isinstance(fn, dist.TransformedDistribution):
+            if isinstance(fn, dist.TransformedDistribution | LayeredNormal):
                 return drawn(fn, _DRAWS).mean(0)
             return fn.mean
 
