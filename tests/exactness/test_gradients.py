@@ -91,6 +91,7 @@ ROWS = {
     "not free": (lambda dg: dg.ELBO(free_bits=0.1), elbo()),
     "iwae": (lambda dg: dg.IWAE(2), renyi(0.0)),
     "iwae dreg": (lambda dg: dg.IWAE(2, "dreg"), renyi(0.0)),
+    "renyi": (lambda dg: dg.Renyi(0.5, 2), renyi(0.5)),
     "renyi dreg": (lambda dg: dg.Renyi(0.5, 2, "dreg"), renyi(0.5)),
 }  # fmt: skip
 
