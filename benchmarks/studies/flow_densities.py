@@ -96,6 +96,8 @@ def on_jax(learned: Any, log_prob: Any, parts: Any, seed: int, most: int) -> tup
     order = epochs(len(rows), seed, most)
     kept, number = best_of(train, lambda p: float(density(p, valid).mean()), order)
     size = sum(leaf.size for leaf in jax.tree.leaves(learned))
+    if kept is None:  # no score was finite
+        return np.full(len(test), np.nan), number, size
     return np.asarray(density(kept, test)), number, size
 
 
@@ -118,6 +120,8 @@ def on_torch(flow: Any, parts: Any, seed: int, most: int) -> tuple[Any, int, int
             return float(flow().log_prob(valid).mean())
 
     kept, number = best_of(train, score, epochs(len(rows), seed, most))
+    if kept is None:  # no score was finite
+        return np.full(len(test), np.nan), number, sum(p.numel() for p in flow.parameters())
     flow.load_state_dict(kept)
     with torch.no_grad():
         found = flow().log_prob(test).numpy()
@@ -148,11 +152,12 @@ def main() -> None:
     parser.add_argument("--flow", choices=("MAF", "NSF", "RealNVP"), default="MAF")
     parser.add_argument("--peer", choices=("flowjax", "zuko"), default="flowjax")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--epochs", type=int, default=400)
     options = parser.parse_args()
     x = rows_of(options.data)
     gaps = []
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         parts, scores = split(x, seed), []
         made = contenders(options.flow, x.shape[1], options.peer, parts, seed, options.epochs)
         for name, (found, number, size) in made:
