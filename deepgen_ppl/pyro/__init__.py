@@ -65,6 +65,7 @@ from deepgen_ppl.pyro.programs.classifiers import (
     naive_bayes,
     neural_classifier,
 )
+from deepgen_ppl.pyro.programs.energy.crf import CRF
 from deepgen_ppl.pyro.programs.energy.field import Ising, PairwiseField
 from deepgen_ppl.pyro.programs.energy.mixture_of_experts import MixtureOfExperts
 from deepgen_ppl.pyro.programs.energy.neural import EnergyModel
@@ -78,6 +79,7 @@ from deepgen_ppl.report import report
 from deepgen_ppl.schedules import KLAnnealing
 
 __all__ = [
+    "CRF",
     "ELBO",
     "IWAE",
     "MALA",

@@ -1,10 +1,13 @@
 """Energies agree on both wings at equal weights: densities, and terms of score matching."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as jax_dist
 import pyro.distributions as torch_dist
+import scipy.special
 import torch
 
 import deepgen_ppl.numpyro as numpyro_wing
@@ -82,3 +85,22 @@ def test_products_and_mixtures_of_experts_agree() -> None:
     ):
         found = theirs.unnormalised_log_prob(torch.as_tensor(X)).detach().numpy()
         np.testing.assert_allclose(np.asarray(ours.unnormalised_log_prob(X)), found, rtol=1e-6)
+
+
+def test_conditional_random_fields_agree() -> None:
+    """Initial weights, densities, marginals, modes; log Z with the sum over all labellings."""
+    rng = np.random.default_rng(4)
+    x, lengths = rng.normal(size=(3, 5, 2)), np.array([5, 2, 4])
+    ties = rng.normal(size=(3, 3)), rng.normal(size=3), rng.normal(size=3)
+    ours = numpyro_wing.CRF(2, 3, seed=1).with_weights(*ties)(x, lengths)
+    theirs = pyro_wing.CRF(2, 3, seed=1).with_weights(*ties)(x, lengths)
+    for name in ("unary", "log_z", "marginals", "pair_marginals", "mode"):
+        first, second = np.asarray(getattr(ours, name)), getattr(theirs, name).detach().numpy()
+        np.testing.assert_allclose(first, second, rtol=1e-6, atol=1e-12, err_msg=name)
+    every = np.array(list(itertools.product(range(3), repeat=5)))[:, None].repeat(3, 1)
+    values = np.asarray(ours.unnormalised_log_prob(every))
+    found = theirs.unnormalised_log_prob(torch.as_tensor(every)).detach().numpy()
+    np.testing.assert_allclose(values, found, rtol=1e-6, atol=1e-12)
+    copies = 3.0 ** (5 - lengths)  # labels beyond the length of a row count for nothing
+    truth = scipy.special.logsumexp(values, axis=0) - np.log(copies)
+    np.testing.assert_allclose(np.asarray(ours.log_z), truth, rtol=1e-12)
