@@ -65,6 +65,7 @@ from deepgen_ppl.numpyro.programs.classifiers import (
     neural_classifier,
 )
 from deepgen_ppl.numpyro.programs.energy.crf import CRF
+from deepgen_ppl.numpyro.programs.energy.family import ExponentialFamily
 from deepgen_ppl.numpyro.programs.energy.field import Ising, PairwiseField
 from deepgen_ppl.numpyro.programs.energy.mixture_of_experts import MixtureOfExperts
 from deepgen_ppl.numpyro.programs.energy.neural import EnergyModel
@@ -99,6 +100,7 @@ __all__ = [
     "EvidenceBounds",
     "ExactMarginal",
     "ExactPosterior",
+    "ExponentialFamily",
     "Factor",
     "FactorGraph",
     "Fit",

@@ -37,3 +37,60 @@ def draw(distribution: Any, count: int, seed: int = 0) -> np.ndarray:
 
 def with_logits(mixture: Any) -> np.ndarray:
     return mixture.logits.detach().numpy()
+
+
+def compiled(function: Any) -> Any:
+    """The function, compiled where the language does that."""
+    return function
+
+
+def rows() -> dict[str, Any]:
+    """Families: statistics, base, natural parameters, the language's own distribution, data."""
+    stack, log, log1p = torch.stack, torch.log, torch.log1p
+    like = torch.tensor
+    return {
+        "bernoulli": (
+            lambda x: x[..., None] * 1.0, dist.Bernoulli(probs=like(0.5)), [0.7],
+            dist.Bernoulli(logits=like(0.7)), [0.0, 1.0],
+        ),
+        "poisson": (
+            lambda x: x[..., None] * 1.0, dist.Poisson(like(1.0)), [1.2],
+            dist.Poisson(like(np.exp(1.2))), [0.0, 3.0, 9.0],
+        ),
+        "normal": (
+            lambda x: stack([x, x**2], -1), dist.Normal(like(0.0), 1.0), [1.0, -0.3],
+            dist.Normal(like(1.0 / 1.6), 1.6**-0.5), [-1.0, 0.3, 4.0],
+        ),
+        "gamma": (
+            lambda x: stack([log(x), x], -1), dist.Gamma(like(2.0), like(1.0)), [0.7, -0.5],
+            dist.Gamma(like(2.7), like(1.5)), [0.1, 1.0, 5.0],
+        ),
+        "beta": (
+            lambda x: stack([log(x), log1p(-x)], -1), dist.Beta(like(2.0), like(2.0)), [0.7, -0.5],
+            dist.Beta(like(2.7), like(1.5)), [0.1, 0.5, 0.9],
+        ),
+        "categorical": (
+            lambda x: torch.nn.functional.one_hot(x.long(), 3) * 1.0,
+            dist.Categorical(logits=like([0.0, 0.0, 0.0])), [1.2, 0.1, -1.0],
+            dist.Categorical(logits=like([1.2, 0.1, -1.0])), [0, 1, 2],
+        ),
+        "spins": (
+            lambda x: stack([x[..., 0] + x[..., 1], x[..., 0] * x[..., 1]], -1),
+            bits([0.5, 0.5]), [0.3, 1.0], None, [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]],
+        ),
+    }  # fmt: skip
+
+
+def exponential() -> dict[str, Any]:
+    """The exponential distribution as textbooks write it."""
+    return {
+        "statistics": lambda x: x[..., None],
+        "base": dist.Exponential(torch.tensor(1.0)),
+        "log_base": lambda x: 0.0 * x,
+        "log_partition": lambda eta: -torch.log(-eta[..., 0]),
+    }
+
+
+def coupled() -> dict[str, Any]:
+    """Two normals whose product is a statistic: no sum is known."""
+    return {"statistics": lambda x: x[..., :1] * x[..., 1:], "base": normal(0.0, 1.0, 2)}
