@@ -9,6 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from deepgen_ppl import flow_checks
+from deepgen_ppl.discrete_axes import (
+    BinaryPosterior,
+    BinaryPrior,
+    CategoricalPosterior,
+    CategoricalPrior,
+)
 
 
 @dataclass(frozen=True)
@@ -320,13 +326,27 @@ class LadderPosterior:
         return f"{latents} locations and {latents} log scales, of all layers"
 
 
-PRIORS: dict[str, Any] = {"normal": StandardNormal, "mixture": MixturePrior, "vamp": VampPrior}
+PRIORS: dict[str, Any] = {
+    "normal": StandardNormal,
+    "mixture": MixturePrior,
+    "vamp": VampPrior,
+    "binary": BinaryPrior,
+    "categorical": CategoricalPrior,
+}
+    "normal": StandardNormal,
+    "mixture": MixturePrior,
+    "vamp": VampPrior,
+    "binary": BinaryPrior,
+    "categorical": CategoricalPrior,
+}
 POSTERIORS: dict[str, Any] = {
     "diagonal": Diagonal,
     "full": FullCovariance,
     "flow": FlowPosterior,
     "mixture": MixturePosterior,
     "ladder": LadderPosterior,
+    "binary": BinaryPosterior,
+    "categorical": CategoricalPosterior,
 }
 
 

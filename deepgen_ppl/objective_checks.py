@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from deepgen_ppl import checks
@@ -137,3 +137,142 @@ def check_vectorised(names: Collection[str]) -> None:
             f"{checks.quote(names)} runs row by row, so a latent has no axis of rows. Write it as "
             "`with plate(...)` to use options of dg.ELBO."
         )
+
+
+def check_most(max_states: int) -> None:
+    """Refuse a greatest number of states that is not positive."""
+    if max_states < 1:
+        raise ValueError(f"max_states must be positive, got {max_states}.")
+
+
+def check_states(sizes: Mapping[str, Sequence[int]], count: int, most: int) -> None:
+    """Refuse to sum over more joint states than are asked for.
+
+    Args:
+        sizes: number of states of each discrete variable, by site.
+        count: number of joint states.
+        most: the greatest number.
+
+    Raises:
+        ValueError: naming the sites and both numbers.
+
+    Example:
+        >>> check_states({"z": [2] * 20}, 2**20, 1024)
+        Traceback (most recent call last):
+        ...
+        ValueError: 'z' has 20 discrete variables with 1048576 joint states, more than ...
+    """
+    if count <= most:
+        return
+    told = " and ".join(
+        f"'{name}' has {len(own)} discrete variable{'' if len(own) == 1 else 's'}"
+        for name, own in sizes.items()
+    )
+    shown = count if count < 10**12 else f"{float(count):.0e}"
+    raise ValueError(
+        f"{told} with {shown} joint states, more than max_states={most}. Use dg.ELBO or dg.IWAE "
+        "with several particles (the score function), or dg.RelaxedELBO."
+    )
+
+
+def check_summable(
+    local: Sequence[str], shared: Sequence[str], others: Sequence[str], outside: bool
+) -> None:
+    """Refuse to sum over the discrete latents of a guide where that is not the bound.
+
+    Args:
+        local: its discrete latents in data plates.
+        shared: those that the rows share.
+        others: continuous ones whose draws carry no gradient.
+        outside: whether terms outside the data plates may depend on draws inside.
+
+    Raises:
+        ValueError: naming them.
+
+    Example:
+        >>> check_summable([], [], [], False)
+        Traceback (most recent call last):
+        ...
+        ValueError: dg.EnumeratedELBO sums over the discrete latents of a guide, and this ...
+    """
+    if not local and not shared:
+        raise ValueError(
+            "dg.EnumeratedELBO sums over the discrete latents of a guide, and this guide has none. "
+            "Use dg.ELBO, or dg.ExactMarginal for discrete latents that the model alone has."
+        )
+    if local and shared:
+        raise ValueError(
+            f"dg.EnumeratedELBO sums over the discrete latents of each row, or over those that the "
+            f"rows share, but the guide has {checks.quote(local)} and {checks.quote(shared)}. Use "
+            "dg.ELBO with several particles."
+        )
+    if local and outside:
+        raise ValueError(
+            f"dg.EnumeratedELBO sums over {checks.quote(local)} row by row, but a site outside of "
+            "the data plate comes after it, so that rows may not be apart. Move it into the plate "
+            "or before it, or use dg.ELBO with several particles."
+        )
+    if others:
+        raise ValueError(
+            f"dg.EnumeratedELBO follows the continuous draws of the guide, but those of "
+            f"{checks.quote(others)} carry no gradient. Use dg.ELBO with several particles."
+        )
+
+
+def check_finite(name: str, finite: bool, kind: str) -> None:
+    """Refuse to sum over a site without a finite support.
+
+    Example:
+        >>> check_finite("n", False, "Poisson")
+        Traceback (most recent call last):
+        ...
+        ValueError: dg.EnumeratedELBO cannot sum over 'n': Poisson has no finite support. Use ...
+    """
+    if not finite:
+        raise ValueError(
+            f"dg.EnumeratedELBO cannot sum over '{name}': {kind} has no finite support. Use "
+            "dg.ELBO with several particles."
+        )
+
+
+def check_temperature(temperature: Any) -> None:
+    """Refuse temperatures that are not positive.
+
+    Example:
+        >>> check_temperature(0.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: temperature must be positive, got 0.0.
+    """
+    if isinstance(temperature, KLAnnealing):
+        ends: tuple[Any, ...] = (temperature.start, temperature.end)
+    elif isinstance(temperature, bool) or not isinstance(temperature, int | float):
+        raise TypeError(f"temperature must be a number or a dg.KLAnnealing, got {temperature!r}.")
+    else:
+        ends = (temperature,)
+    for end in ends:
+        if not end > 0:
+            raise ValueError(f"temperature must be positive, got {end}.")
+
+
+def check_relaxable(names: Collection[str]) -> None:
+    """Refuse a guide without discrete latents."""
+    if not names:
+        raise ValueError(
+            "dg.RelaxedELBO relaxes the discrete latents of a guide, and this guide has none. Use "
+            "dg.ELBO."
+        )
+
+
+def no_relaxation(name: str, kind: str) -> str:
+    """Return why a site cannot be relaxed.
+
+    Example:
+        >>> no_relaxation("z", "CategoricalLogits")[:43]
+        "site 'z' draws from CategoricalLogits, whic"
+    """
+    return (
+        f"site '{name}' draws from {kind}, which has no relaxation: draw bits from a Bernoulli, "
+        "one-hot vectors from dg.vae.OneHots, or use dg.ELBO with several particles or "
+        "dg.EnumeratedELBO."
+    )

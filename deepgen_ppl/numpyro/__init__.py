@@ -56,7 +56,14 @@ from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.numpyro.kernels.rwm import RWM
 from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
-from deepgen_ppl.numpyro.objectives import ELBO, IWAE, ExactMarginal, Renyi
+from deepgen_ppl.numpyro.objectives import (
+    ELBO,
+    IWAE,
+    EnumeratedELBO,
+    ExactMarginal,
+    RelaxedELBO,
+    Renyi,
+)
 from deepgen_ppl.numpyro.programs import autoregressive, vae
 from deepgen_ppl.numpyro.programs.bayes_net import bayes_net
 from deepgen_ppl.numpyro.programs.classifiers import (
@@ -96,6 +103,7 @@ __all__ = [
     "Diagnosis",
     "DiscreteLangevin",
     "EnergyModel",
+    "EnumeratedELBO",
     "Evidence",
     "EvidenceBounds",
     "ExactMarginal",
@@ -119,6 +127,7 @@ __all__ = [
     "Posterior",
     "ProductOfExperts",
     "Progress",
+    "RelaxedELBO",
     "Renyi",
     "ais",
     "amortization_gap",

@@ -329,3 +329,34 @@ class freed(Messenger):
             return start + jnp.asarray(numpyro.param(name, jnp.zeros_like(start)))
 
         msg["fn"] = moved(msg["fn"], shift, msg["name"])
+
+
+class relax(Messenger):
+    """Draw some latent sites from other distributions.
+
+    Args:
+        fn: the program.
+        names: the sites.
+        change: the other distribution of a site, from its own one and its name.
+        strict: whether a site that `change` refuses is an error, or left as it is.
+    """
+
+    def __init__(
+        self,
+        fn: Callable | None = None,
+        names: Collection[str] = (),
+        change: Callable[[Any, str], Any] = lambda fn, name: fn,
+        strict: bool = True,
+    ) -> None:
+        self.names, self.change, self.strict = frozenset(names), change, strict
+        super().__init__(fn)
+
+    def process_message(self, msg: Message) -> None:
+        """Replace the distribution."""
+        if msg["type"] != "sample" or msg["is_observed"] or msg["name"] not in self.names:
+            return
+        try:
+            msg["fn"] = self.change(msg["fn"], msg["name"])
+        except ValueError:
+            if self.strict:
+                raise

@@ -15,6 +15,7 @@ from numpyro.distributions import kl_divergence
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.layered import LayeredNormal
 from deepgen_ppl.numpyro.program import as_pair_inputs, run, split_keys
+from deepgen_ppl.numpyro.relaxation import divergence
 from deepgen_ppl.numpyro.structure import Pair, Program, site_log_prob
 from deepgen_ppl.numpyro.terms import Terms, normalised, sum_terms
 from deepgen_ppl.numpyro.unconstrained import row_axis
@@ -292,6 +293,8 @@ def _divergence(q: Any, p: Any) -> tuple[Array, int] | None:
     for one, other, left in ((_elements(q), _elements(p), q.event_dim), (q, p, 0)):
         if one is None or other is None:
             continue
+        if (found := divergence(one, other)) is not None:
+            return found, left
         try:
             return jnp.asarray(kl_divergence(one, other)), left
         except NotImplementedError:

@@ -57,7 +57,14 @@ from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
 from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
-from deepgen_ppl.pyro.objectives import ELBO, IWAE, ExactMarginal, Renyi
+from deepgen_ppl.pyro.objectives import (
+    ELBO,
+    IWAE,
+    EnumeratedELBO,
+    ExactMarginal,
+    RelaxedELBO,
+    Renyi,
+)
 from deepgen_ppl.pyro.programs import autoregressive, vae
 from deepgen_ppl.pyro.programs.bayes_net import bayes_net
 from deepgen_ppl.pyro.programs.classifiers import (
@@ -96,6 +103,7 @@ __all__ = [
     "Diagnosis",
     "DiscreteLangevin",
     "EnergyModel",
+    "EnumeratedELBO",
     "Evidence",
     "EvidenceBounds",
     "ExactMarginal",
@@ -119,6 +127,7 @@ __all__ = [
     "Posterior",
     "ProductOfExperts",
     "Progress",
+    "RelaxedELBO",
     "Renyi",
     "ais",
     "amortization_gap",

@@ -384,6 +384,32 @@ class unobserve(Messenger):
             msg["done"] = False
 
 
+class relax(Messenger):
+    """Draw some latent sites from other distributions.
+
+    Args:
+        names: the sites.
+        change: the other distribution of a site, from its own one and its name.
+        strict: whether a site that `change` refuses is an error, or left as it is.
+    """
+
+    def __init__(
+        self, names: Collection[str], change: Callable[[Any, str], Any], strict: bool = True
+    ) -> None:
+        super().__init__()
+        self.names, self.change, self.strict = frozenset(names), change, strict
+
+    def _pyro_sample(self, msg: Message) -> None:
+        """Replace the distribution."""
+        if msg["is_observed"] or msg["name"] not in self.names:
+            return
+        try:
+            msg["fn"] = self.change(msg["fn"], msg["name"])
+        except ValueError:
+            if self.strict:
+                raise
+
+
 @contextmanager
 def validation(enabled: bool) -> Iterator[None]:
     """Switch the argument checks of Pyro and torch on or off, and back as they were."""

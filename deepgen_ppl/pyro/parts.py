@@ -14,6 +14,7 @@ from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.layered import LayeredNormal
 from deepgen_ppl.pyro.parameters import installed
 from deepgen_ppl.pyro.program import batch_handlers, call, propose
+from deepgen_ppl.pyro.relaxation import divergence
 from deepgen_ppl.pyro.structure import Pair, Program
 from deepgen_ppl.pyro.terms import terms
 
@@ -287,6 +288,8 @@ def _divergence(q: Any, p: Any) -> tuple[Tensor, int] | None:
     for one, other, left in ((_elements(q), _elements(p), q.event_dim), (q, p, 0)):
         if one is None or other is None:
             continue
+        if (found := divergence(one, other)) is not None:
+            return found, left
         try:
             return kl_divergence(one, other), left
         except NotImplementedError:

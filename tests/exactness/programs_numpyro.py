@@ -172,3 +172,63 @@ def ladder_guide(y: Array) -> None:
     with numpyro.plate("data", len(y)):
         z = numpyro.sample("z", dist.Normal(slope * y, 0.5))
         numpyro.sample("top", dist.Normal(up * z, 0.7))
+
+
+def switch(y: Array) -> None:
+    """A bit and a normal for each datum: y_i ~ N(weight u_i + z_i, 1/2)."""
+    weight = numpyro.param("weight", jnp.array(1.2))
+    with numpyro.plate("data", len(y)):
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+        u = numpyro.sample("u", dist.Normal(z * 1.0, 1.0))
+        numpyro.sample("y", dist.Normal(weight * u + z, 0.5), obs=y)
+
+
+def switch_guide(y: Array) -> None:
+    """Log odds and a mean that are linear in the datum; the mean sees the bit."""
+    odds = numpyro.param("odds", jnp.array(0.4))
+    slope = numpyro.param("slope", jnp.array(0.6))
+    with numpyro.plate("data", len(y)):
+        z = numpyro.sample("z", dist.Bernoulli(logits=odds * y))
+        numpyro.sample("u", dist.Normal(slope * y - 0.5 * z, 0.6))
+
+
+def shared_switch(y: Array) -> None:
+    """One bit of all data: y_i ~ N(weight z, 1)."""
+    weight = numpyro.param("weight", jnp.array(1.2))
+    z = numpyro.sample("z", dist.Bernoulli(0.3))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(weight * z, 1.0), obs=y)
+
+
+def shared_switch_guide(y: Array) -> None:
+    """Log odds of the bit."""
+    numpyro.sample("z", dist.Bernoulli(logits=numpyro.param("odds", jnp.array(0.4))))
+
+
+def both_switches(y: Array) -> None:
+    """A bit of all data beside one of each."""
+    z = numpyro.sample("z", dist.Bernoulli(0.3))
+    with numpyro.plate("data", len(y)):
+        own = numpyro.sample("own", dist.Bernoulli(0.3))
+        numpyro.sample("y", dist.Normal(1.0 * z + own, 1.0), obs=y)
+
+
+def both_switches_guide(y: Array) -> None:
+    """Fair bits."""
+    numpyro.sample("z", dist.Bernoulli(0.5))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("own", dist.Bernoulli(0.5))
+
+
+def count(y: Array) -> None:
+    """A count of each datum: y_i ~ N(n_i, 1)."""
+    with numpyro.plate("data", len(y)):
+        n = numpyro.sample("n", dist.Poisson(2.0))
+        numpyro.sample("y", dist.Normal(1.0 * n, 1.0), obs=y)
+
+
+def count_guide(y: Array) -> None:
+    """Counts of one rate."""
+    rate = numpyro.param("rate", jnp.array(1.0), constraint=constraints.positive)
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("n", dist.Poisson(rate))

@@ -179,3 +179,63 @@ def ladder_guide(y: Tensor) -> None:
     with pyro.plate("data", len(y)):
         z = pyro.sample("z", dist.Normal(slope * y, 0.5))
         pyro.sample("top", dist.Normal(up * z, 0.7))
+
+
+def switch(y: Tensor) -> None:
+    """A bit and a normal for each datum: y_i ~ N(weight u_i + z_i, 1/2)."""
+    weight = pyro.param("weight", torch.tensor(1.2))
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Bernoulli(0.3))
+        u = pyro.sample("u", dist.Normal(z * 1.0, 1.0))
+        pyro.sample("y", dist.Normal(weight * u + z, 0.5), obs=y)
+
+
+def switch_guide(y: Tensor) -> None:
+    """Log odds and a mean that are linear in the datum; the mean sees the bit."""
+    odds = pyro.param("odds", torch.tensor(0.4))
+    slope = pyro.param("slope", torch.tensor(0.6))
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Bernoulli(logits=odds * y))
+        pyro.sample("u", dist.Normal(slope * y - 0.5 * z, 0.6))
+
+
+def shared_switch(y: Tensor) -> None:
+    """One bit of all data: y_i ~ N(weight z, 1)."""
+    weight = pyro.param("weight", torch.tensor(1.2))
+    z = pyro.sample("z", dist.Bernoulli(0.3))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(weight * z, 1.0), obs=y)
+
+
+def shared_switch_guide(y: Tensor) -> None:
+    """Log odds of the bit."""
+    pyro.sample("z", dist.Bernoulli(logits=pyro.param("odds", torch.tensor(0.4))))
+
+
+def both_switches(y: Tensor) -> None:
+    """A bit of all data beside one of each."""
+    z = pyro.sample("z", dist.Bernoulli(0.3))
+    with pyro.plate("data", len(y)):
+        own = pyro.sample("own", dist.Bernoulli(0.3))
+        pyro.sample("y", dist.Normal(1.0 * z + own, 1.0), obs=y)
+
+
+def both_switches_guide(y: Tensor) -> None:
+    """Fair bits."""
+    pyro.sample("z", dist.Bernoulli(0.5))
+    with pyro.plate("data", len(y)):
+        pyro.sample("own", dist.Bernoulli(0.5))
+
+
+def count(y: Tensor) -> None:
+    """A count of each datum: y_i ~ N(n_i, 1)."""
+    with pyro.plate("data", len(y)):
+        n = pyro.sample("n", dist.Poisson(2.0))
+        pyro.sample("y", dist.Normal(1.0 * n, 1.0), obs=y)
+
+
+def count_guide(y: Tensor) -> None:
+    """Counts of one rate."""
+    rate = pyro.param("rate", torch.tensor(1.0), constraint=constraints.positive)
+    with pyro.plate("data", len(y)):
+        pyro.sample("n", dist.Poisson(rate))

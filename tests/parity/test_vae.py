@@ -4,9 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import deepgen_ppl.numpyro as on_numpyro
 import deepgen_ppl.pyro as on_pyro
+from deepgen_ppl.joint_states import grid
+from deepgen_ppl.numpyro import relaxation as numpyro_relaxation
+from deepgen_ppl.pyro import relaxation as pyro_relaxation
 
 from ..wings import vae_numpyro, vae_pyro
 from ..wings.test_vae import LIKELIHOODS, POSTERIORS, PRIORS, data_of
@@ -69,3 +73,44 @@ def test_conditions() -> None:
 def test_ladder() -> None:
     x = data_of(LIKELIHOODS["bernoulli"], 6, FEATURES)
     both({"prior": PRIORS["hierarchical"], "posterior": "ladder"}, x)
+
+
+DISCRETE: dict[str, Any] = {
+    "binary": {"posterior": "binary", "prior": "binary"},
+    "categorical": {
+        "posterior": lambda dg: dg.vae.CategoricalPosterior(3),
+        "prior": lambda dg: dg.vae.CategoricalPrior(3),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", DISCRETE)
+def test_discrete_codes_are_summed_over(kind: str) -> None:
+    """The enumerated bound is the sum by hand over all codes, and the same on both wings."""
+    latents = 3 if kind == "binary" else 6
+    x = data_of(LIKELIHOODS["bernoulli"], 6, FEATURES)
+    codes = grid([2] * 3) if kind == "binary" else np.eye(3)[grid([3] * 2)].reshape(9, 6)
+    bounds, losses = [], []
+    for dg, on in SIDES:
+        options = {n: v(dg) if callable(v) else v for n, v in DISCRETE[kind].items()}
+        vae = on.stirred(dg.VAE((8,), (8,), features=FEATURES, latents=latents, seed=3, **options))
+        found = np.array([on.densities(vae, np.tile(z, (6, 1)), x) for z in codes])
+        log_p, log_q = found[:, 0], found[:, 1]
+        agree(np.exp(log_q).sum(0), 1.0)
+        bounds.append((np.exp(log_q) * (log_p - log_q)).sum(0).mean())
+        fit = dg.svi(*vae, x, num_steps=1, loss=dg.EnumeratedELBO(), progress=False)
+        losses.append(fit.losses[0])
+    agree(bounds[0], bounds[1])
+    agree(-np.array(losses), np.array(bounds))
+
+
+def test_relaxed_draws_of_the_same_noise() -> None:
+    rng = np.random.default_rng(0)
+    logits, noise = rng.normal(size=(2, 5, 3, 4))
+    for straight in (False, True):
+        for name in ("soft_bits", "soft_states"):
+            ours = getattr(numpyro_relaxation, name)(logits, noise, 0.7, straight)
+            tensors = torch.as_tensor(logits), torch.as_tensor(noise)
+            theirs = getattr(pyro_relaxation, name)(*tensors, 0.7, straight)
+            agree(np.asarray(ours), theirs.numpy())
+            assert straight == bool(np.isin(np.round(ours, 12), (0.0, 1.0)).all())

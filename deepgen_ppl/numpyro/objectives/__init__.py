@@ -1,9 +1,20 @@
 """Training objectives, one a file: each reduces log weights to a loss."""
 
 from deepgen_ppl.numpyro.objectives.elbo import ELBO
+from deepgen_ppl.numpyro.objectives.enumerated import EnumeratedELBO
 from deepgen_ppl.numpyro.objectives.exact_marginal import ExactMarginal
 from deepgen_ppl.numpyro.objectives.iwae import IWAE
 from deepgen_ppl.numpyro.objectives.native import Native, as_objective
+from deepgen_ppl.numpyro.objectives.relaxed import RelaxedELBO
 from deepgen_ppl.numpyro.objectives.renyi import Renyi
 
-__all__ = ["ELBO", "IWAE", "ExactMarginal", "Native", "Renyi", "as_objective"]
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "EnumeratedELBO",
+    "ExactMarginal",
+    "Native",
+    "RelaxedELBO",
+    "Renyi",
+    "as_objective",
+]

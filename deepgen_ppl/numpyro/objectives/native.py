@@ -12,7 +12,9 @@ from numpyro.infer import RenyiELBO, TraceEnum_ELBO
 
 from deepgen_ppl.numpyro.handlers import refuse_scans
 from deepgen_ppl.numpyro.objectives.elbo import ELBO, Aux, Params
+from deepgen_ppl.numpyro.objectives.enumerated import EnumeratedELBO
 from deepgen_ppl.numpyro.objectives.exact_marginal import ExactMarginal
+from deepgen_ppl.numpyro.objectives.relaxed import RelaxedELBO
 from deepgen_ppl.numpyro.objectives.renyi import Renyi
 from deepgen_ppl.numpyro.program import Inputs, Pair, scaled_call
 
@@ -86,7 +88,7 @@ def as_objective(loss: Any) -> Any:
     """
     if loss is None:
         return ELBO()
-    if isinstance(loss, ELBO | ExactMarginal | Renyi | Native):
+    if isinstance(loss, ELBO | EnumeratedELBO | ExactMarginal | RelaxedELBO | Renyi | Native):
         return loss
     if isinstance(loss, NumPyroELBO):
         return Native(loss)

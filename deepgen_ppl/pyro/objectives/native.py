@@ -14,7 +14,9 @@ from torch import Tensor
 
 from deepgen_ppl.pyro.compilation import without_host_values
 from deepgen_ppl.pyro.objectives.elbo import ELBO, Params
+from deepgen_ppl.pyro.objectives.enumerated import EnumeratedELBO
 from deepgen_ppl.pyro.objectives.exact_marginal import ExactMarginal
+from deepgen_ppl.pyro.objectives.relaxed import RelaxedELBO
 from deepgen_ppl.pyro.objectives.renyi import Renyi
 from deepgen_ppl.pyro.program import Pair, scaled_call
 
@@ -104,7 +106,7 @@ def as_objective(loss: Any) -> Any:
     """
     if loss is None:
         return ELBO()
-    if isinstance(loss, ELBO | ExactMarginal | Renyi | Native):
+    if isinstance(loss, ELBO | EnumeratedELBO | ExactMarginal | RelaxedELBO | Renyi | Native):
         return loss
     if isinstance(loss, PyroELBO):
         name = type(loss).__name__

@@ -1,6 +1,10 @@
 """Variational autoencoders: their axes as objects with options."""
 
 from deepgen_ppl.latent_axes import (
+    BinaryPosterior,
+    BinaryPrior,
+    CategoricalPosterior,
+    CategoricalPrior,
     Diagonal,
     FlowPosterior,
     FullCovariance,
@@ -21,10 +25,15 @@ from deepgen_ppl.likelihoods import (
     Poisson,
     StudentT,
 )
+from deepgen_ppl.numpyro.relaxation import OneHots
 
 __all__ = [
     "Bernoulli",
+    "BinaryPosterior",
+    "BinaryPrior",
     "Categorical",
+    "CategoricalPosterior",
+    "CategoricalPrior",
     "ContinuousBernoulli",
     "Diagonal",
     "DiscretizedLogistic",
@@ -36,6 +45,7 @@ __all__ = [
     "MixturePosterior",
     "MixturePrior",
     "NegativeBinomial",
+    "OneHots",
     "Poisson",
     "StandardNormal",
     "StudentT",

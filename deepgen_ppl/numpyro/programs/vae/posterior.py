@@ -12,6 +12,8 @@ from jaxtyping import Float
 
 from deepgen_ppl import flow_checks
 from deepgen_ppl.latent_axes import (
+    BinaryPosterior,
+    CategoricalPosterior,
     Diagonal,
     FlowPosterior,
     FullCovariance,
@@ -19,11 +21,20 @@ from deepgen_ppl.latent_axes import (
     MixturePosterior,
 )
 from deepgen_ppl.numpyro import flows
-from deepgen_ppl.numpyro.distributions import DiagonalMixture
+from deepgen_ppl.numpyro.distributions import BernoulliLogits, DiagonalMixture
 from deepgen_ppl.numpyro.flows.layer import FlowDistribution
+from deepgen_ppl.numpyro.relaxation import OneHots
 
 Raw = Float[Array, "*batch outputs"]
-Posterior = Diagonal | FullCovariance | FlowPosterior | MixturePosterior | LadderPosterior
+Posterior = (
+    Diagonal
+    | FullCovariance
+    | FlowPosterior
+    | MixturePosterior
+    | LadderPosterior
+    | BinaryPosterior
+    | CategoricalPosterior
+)
 
 
 def flow_of(kind: Posterior, latents: int) -> Any:
@@ -56,6 +67,10 @@ def native(
     """
     if isinstance(kind, MixturePosterior):
         return _mixture(kind.components, raw, latents)
+    if isinstance(kind, BinaryPosterior):
+        return BernoulliLogits(raw).to_event(1)
+    if isinstance(kind, CategoricalPosterior):
+        return OneHots(raw.reshape(*raw.shape[:-1], latents // kind.states, kind.states))
     loc, log_scale, rest = jnp.split(raw, (latents, 2 * latents), axis=-1)
     if isinstance(kind, LadderPosterior):
         return prior.distribution(loc, log_scale)

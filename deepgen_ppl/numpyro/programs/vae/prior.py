@@ -12,14 +12,18 @@ from jax import Array
 from deepgen_ppl import flow_checks
 from deepgen_ppl.latent_axes import (
     PRIORS,
+    BinaryPrior,
+    CategoricalPrior,
     HierarchicalPrior,
     MixturePrior,
     StandardNormal,
     VampPrior,
 )
 from deepgen_ppl.numpyro import flows
+from deepgen_ppl.numpyro.distributions import BernoulliLogits
 from deepgen_ppl.numpyro.programs.vae.ladder import TopDown
 from deepgen_ppl.numpyro.programs.vae.modules import is_distribution, values
+from deepgen_ppl.numpyro.relaxation import OneHots
 
 
 def prior(value: Any, latents: int, seed: int) -> Any:
@@ -54,7 +58,7 @@ def module_of(kind: Any, latents: int, inputs: tuple[int, ...]) -> Any:
     """
     if isinstance(kind, VampPrior):
         return values(kind.own(inputs))
-    if isinstance(kind, StandardNormal | MixturePrior):
+    if isinstance(kind, StandardNormal | MixturePrior | BinaryPrior | CategoricalPrior):
         return values(kind.own(latents))
     if isinstance(kind, HierarchicalPrior):
         return TopDown(kind)
@@ -82,6 +86,10 @@ def native(
     if isinstance(kind, MixturePrior):
         each = dist.Normal(module["locs"], jnp.exp(module["log_scales"])).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(logits=module["logits"]), each)
+    if isinstance(kind, BinaryPrior):
+        return BernoulliLogits(module["logits"]).to_event(1)
+    if isinstance(kind, CategoricalPrior):
+        return OneHots(module["logits"])
     if isinstance(kind, VampPrior):
         weights = dist.Categorical(logits=module["logits"])
         return dist.MixtureSameFamily(weights, encode(module["inputs"]))

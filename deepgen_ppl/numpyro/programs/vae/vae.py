@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jaxtyping import Float
 
-from deepgen_ppl import flow_checks, latent_axes, likelihoods, vae_checks
+from deepgen_ppl import discrete_axes, flow_checks, latent_axes, likelihoods, vae_checks
 from deepgen_ppl.numpyro.nets import MLP
 from deepgen_ppl.numpyro.programs.vae import likelihood as likelihood_
 from deepgen_ppl.numpyro.programs.vae import posterior as posterior_
@@ -46,15 +46,16 @@ class VAE(Verbs):
         decoder: the same from latents to the numbers of the likelihood, those of one feature on
             the last axis, or to a distribution of the language.
         features: number of features, or shape of one datum.
-        latents: number of latents.
-        prior: "normal", "mixture", "vamp", "flow", `dg.vae.MixturePrior(20)` and the like, in
-            layers `dg.vae.HierarchicalPrior((8, 4))`, a distribution, or any module that gives one,
-            such as those of `dg.flows`.
+        latents: number of latents; of categorical ones variables times states.
+        prior: "normal", "mixture", "vamp", "flow", "binary", "categorical", one of `dg.vae` such as
+            `dg.vae.MixturePrior(20)`, in layers `dg.vae.HierarchicalPrior((8, 4))`, a distribution,
+            or any module that gives one, such as those of `dg.flows`.
         likelihood: "bernoulli", "continuous_bernoulli", "gaussian", "student_t",
             "discretized_logistic", "categorical", "poisson", "negative_binomial", the last two
             also with `"zero_inflated_"` before them; or one of `dg.vae` with options.
-        posterior: "diagonal", "full", "flow", "mixture", for priors in layers "ladder", or one of
-            `dg.vae` with options.
+        posterior: "diagonal", "full", "flow", "mixture", "binary", "categorical", for priors in
+            layers "ladder", or one of `dg.vae` with options. Discrete codes take
+            `loss=dg.RelaxedELBO()` and the like.
         context: number of features of conditions `y`, which encoder and decoder then take as a
             second argument, and a prior that has a context too.
         activation: of the perceptrons that are made here.
@@ -108,6 +109,7 @@ class VAE(Verbs):
         self.prior = prior_.prior(prior, self.latents, seed + 2)
         vae_checks.check_axes(self.prior, encoder, self.context)
         latent_axes.check_layers(self.prior, self.posterior, self.latents)
+        discrete_axes.check_match(self.posterior, self.prior, self.latents)
         size = int(np.prod(self.features))
         made: dict[str, Any] = {"activation": activation, "context": self.context}
         if vae_checks.is_hidden(encoder):
@@ -229,6 +231,7 @@ class VAE(Verbs):
     ) -> dist.Distribution:
         """Return the distribution of each feature at latents; for programs of your own."""
         parts = self._register("decoder", "likelihood")
+        z = jnp.asarray(z, jnp.result_type(z, jnp.float32))  # bits are integers
         found = applied(parts["decoder"], z[..., : self.bottom], 1, y)
         if is_distribution(found):
             return found

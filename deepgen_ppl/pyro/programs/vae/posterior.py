@@ -13,6 +13,8 @@ from torch.distributions.transforms import AffineTransform
 
 from deepgen_ppl import flow_checks
 from deepgen_ppl.latent_axes import (
+    BinaryPosterior,
+    CategoricalPosterior,
     Diagonal,
     FlowPosterior,
     FullCovariance,
@@ -22,9 +24,18 @@ from deepgen_ppl.latent_axes import (
 from deepgen_ppl.pyro import flows
 from deepgen_ppl.pyro.distributions import DiagonalMixture
 from deepgen_ppl.pyro.flows.layer import FlowDistribution
+from deepgen_ppl.pyro.relaxation import OneHots
 
 Raw = Float[Tensor, "*batch outputs"]
-Posterior = Diagonal | FullCovariance | FlowPosterior | MixturePosterior | LadderPosterior
+Posterior = (
+    Diagonal
+    | FullCovariance
+    | FlowPosterior
+    | MixturePosterior
+    | LadderPosterior
+    | BinaryPosterior
+    | CategoricalPosterior
+)
 
 
 def flow_of(kind: Posterior, latents: int) -> Any:
@@ -57,6 +68,10 @@ def native(
     """
     if isinstance(kind, MixturePosterior):
         return _mixture(kind.components, raw, latents)
+    if isinstance(kind, BinaryPosterior):
+        return dist.Bernoulli(logits=raw).to_event(1)
+    if isinstance(kind, CategoricalPosterior):
+        return OneHots(raw.reshape(*raw.shape[:-1], latents // kind.states, kind.states))
     loc, log_scale, rest = torch.tensor_split(raw, (latents, 2 * latents), -1)
     if isinstance(kind, LadderPosterior):
         return prior.distribution(loc, log_scale)

@@ -12,6 +12,8 @@ from torch import Tensor
 from deepgen_ppl import flow_checks
 from deepgen_ppl.latent_axes import (
     PRIORS,
+    BinaryPrior,
+    CategoricalPrior,
     HierarchicalPrior,
     MixturePrior,
     StandardNormal,
@@ -20,6 +22,7 @@ from deepgen_ppl.latent_axes import (
 from deepgen_ppl.pyro import flows
 from deepgen_ppl.pyro.programs.vae.ladder import TopDown
 from deepgen_ppl.pyro.programs.vae.modules import is_distribution, values
+from deepgen_ppl.pyro.relaxation import OneHots
 
 
 def prior(value: Any, latents: int, seed: int) -> Any:
@@ -54,7 +57,7 @@ def module_of(kind: Any, latents: int, inputs: tuple[int, ...]) -> Any:
     """
     if isinstance(kind, VampPrior):
         return values(kind.own(inputs))
-    if isinstance(kind, StandardNormal | MixturePrior):
+    if isinstance(kind, StandardNormal | MixturePrior | BinaryPrior | CategoricalPrior):
         return values(kind.own(latents))
     if isinstance(kind, HierarchicalPrior):
         return TopDown(kind)
@@ -84,6 +87,10 @@ def native(
     if isinstance(kind, MixturePrior):
         each = dist.Normal(module["locs"], torch.exp(module["log_scales"])).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(logits=module["logits"]), each)
+    if isinstance(kind, BinaryPrior):
+        return dist.Bernoulli(logits=module["logits"]).to_event(1)
+    if isinstance(kind, CategoricalPrior):
+        return OneHots(module["logits"])
     if isinstance(kind, VampPrior):
         weights = dist.Categorical(logits=module["logits"])
         return dist.MixtureSameFamily(weights, encode(module["inputs"]))
