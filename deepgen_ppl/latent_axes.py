@@ -333,12 +333,6 @@ PRIORS: dict[str, Any] = {
     "binary": BinaryPrior,
     "categorical": CategoricalPrior,
 }
-    "normal": StandardNormal,
-    "mixture": MixturePrior,
-    "vamp": VampPrior,
-    "binary": BinaryPrior,
-    "categorical": CategoricalPrior,
-}
 POSTERIORS: dict[str, Any] = {
     "diagonal": Diagonal,
     "full": FullCovariance,
