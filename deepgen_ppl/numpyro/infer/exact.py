@@ -68,7 +68,8 @@ def exact(
 
     Cost:
         Each row of evidence costs its `entries`; about three times that with the marginals.
-        Compiling takes 1 to 10 s for each new structure, however long its chains are.
+        Compiling takes 1 to 10 s for each new structure, however long its chains are. A repeated
+        question evaluates only the terms that use data or parameters that changed.
 
     References:
         Zhang, Poole: A simple approach to Bayesian network computations. Canadian AI, 1994.
