@@ -240,6 +240,19 @@ def check_noise_levels(levels: Any) -> np.ndarray:
     return found.copy()
 
 
+def check_noisy_method(method: str) -> None:
+    """Refuse another method for an energy of several noise levels.
+
+    Raises:
+        ValueError: naming the one that fits.
+    """
+    if method != "denoising":
+        raise ValueError(
+            f"method={method!r}: an energy of several noise levels is matched at all of them: pass "
+            "method='denoising'."
+        )
+
+
 def check_real(names: Mapping[str, bool], verb: str) -> None:
     """Refuse discrete visible sites where densities are differentiated.
 

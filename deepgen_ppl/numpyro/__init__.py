@@ -76,6 +76,7 @@ from deepgen_ppl.numpyro.programs.energy.family import ExponentialFamily
 from deepgen_ppl.numpyro.programs.energy.field import Ising, PairwiseField
 from deepgen_ppl.numpyro.programs.energy.mixture_of_experts import MixtureOfExperts
 from deepgen_ppl.numpyro.programs.energy.neural import EnergyModel
+from deepgen_ppl.numpyro.programs.energy.noisy import NoiseConditionalEnergy
 from deepgen_ppl.numpyro.programs.energy.product import ProductOfExperts
 from deepgen_ppl.numpyro.programs.energy.rbm import RBM
 from deepgen_ppl.numpyro.programs.markov import hmm, markov_chain
@@ -121,6 +122,7 @@ __all__ = [
     "LatentReport",
     "MarkovChain",
     "MixtureOfExperts",
+    "NoiseConditionalEnergy",
     "NonFiniteError",
     "PairwiseField",
     "ParallelTempering",

@@ -77,6 +77,7 @@ from deepgen_ppl.pyro.programs.energy.family import ExponentialFamily
 from deepgen_ppl.pyro.programs.energy.field import Ising, PairwiseField
 from deepgen_ppl.pyro.programs.energy.mixture_of_experts import MixtureOfExperts
 from deepgen_ppl.pyro.programs.energy.neural import EnergyModel
+from deepgen_ppl.pyro.programs.energy.noisy import NoiseConditionalEnergy
 from deepgen_ppl.pyro.programs.energy.product import ProductOfExperts
 from deepgen_ppl.pyro.programs.energy.rbm import RBM
 from deepgen_ppl.pyro.programs.markov import hmm, markov_chain
@@ -121,6 +122,7 @@ __all__ = [
     "LatentReport",
     "MarkovChain",
     "MixtureOfExperts",
+    "NoiseConditionalEnergy",
     "NonFiniteError",
     "PairwiseField",
     "ParallelTempering",

@@ -50,7 +50,7 @@ def score_matching(
     `"denoising"` fits the score of the data with noise of deviation \(\sigma\),
     \(\tfrac12 \mathbb E \lVert \sigma \nabla \log p^*(x + \sigma \epsilon) + \epsilon \rVert^2\).
     All three hold where the visible sites live unconstrained, so data on an interval or a half line
-    are matched there.
+    are matched there. A `NoiseConditionalEnergy` is matched at a noise level drawn for each row.
 
     Args:
         model: a program with factors and no hidden site, or a ready energy.
@@ -108,6 +108,9 @@ def score_matching(
     asked = Asked(num_steps, batch_size, optim, clip_norm, checkpoint, callbacks, progress,
                   model_kwargs, params, seed)  # fmt: skip
     program, energy = program_of(model)
+    levels = getattr(energy, "levels", None)
+    if levels is not None:
+        energy_checks.check_noisy_method(method)
     phases = read_phases(
         program, None, data, negative=negative, positive="sampled", params=params,
         model_kwargs=model_kwargs, batch_size=batch_size, seed=seed,
@@ -136,10 +139,16 @@ def score_matching(
             state = z.reshape(begun.shape) if isinstance(chains, GradientChains) else (begun[0], z)
             return chains.log_prob(own, inputs, index, state)
 
-        terms = objective(method, density, z, key, noise_level, num_slices)
+        if levels is not None:
+            assert isinstance(chains, GradientChains)
+            noisy = chains.module(own).log_density
+            terms = noisy_objective(noisy, z.reshape(begun.shape), jnp.asarray(levels), key)
+        else:
+            terms = objective(method, density, z, key, noise_level, num_slices)
         return count * jnp.mean(terms), mutable
 
     settings = {"method": method, "noise_level": noise_level, "num_slices": num_slices}
+    settings |= {} if levels is None else {"levels": list(levels)}
     fit, result = learn(
         "score_matching", pair, (program, None), data, inputs, loss, values, {}, asked,
         settings=settings, also=(repr(settings), type(chains).__name__),
@@ -189,3 +198,31 @@ def objective(
     else:
         trace = jax.vmap(curvature)(random.normal(key, (num_slices, *z.shape), z.dtype)).mean(0)
     return trace + 0.5 * jnp.sum(score(z) ** 2, -1)
+
+
+def noisy_objective(
+    density: Callable[[Array, Array], Array],
+    x: Float[Array, B * event],
+    levels: Float[Array, " level"],
+    key: Array,
+) -> Float[Array, " B"]:
+    r"""Return the terms of denoising at a level drawn for each row, weighted by its square.
+
+    \[ \tfrac12 \lVert \sigma \nabla \log p_\sigma(x + \sigma \epsilon) + \epsilon \rVert^2 \]
+
+    Args:
+        density: log density of rows at a level of each.
+        x: the rows.
+        levels: deviations of the noise.
+        key: seeds levels and noise.
+
+    References:
+        Song, Ermon: Generative modeling by estimating gradients of the data distribution. NeurIPS
+        2019. https://arxiv.org/abs/1907.05600
+    """
+    keys = random.split(key)
+    level = random.choice(keys[0], levels.astype(x.dtype), (len(x),))
+    noise = random.normal(keys[1], x.shape, x.dtype)
+    wide = level.reshape(-1, *(1,) * (x.ndim - 1))
+    slope = jax.grad(lambda x: density(x, level).sum())(x + wide * noise)
+    return 0.5 * jnp.sum((wide * slope + noise).reshape(len(x), -1) ** 2, -1)

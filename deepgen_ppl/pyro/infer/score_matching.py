@@ -26,7 +26,7 @@ from deepgen_ppl.pyro.infer.learn import (
 from deepgen_ppl.pyro.infer.negative import GradientChains
 from deepgen_ppl.pyro.infer.phases import check_data, negative_chains, read_phases
 from deepgen_ppl.pyro.infer.program_chains import ProgramChains
-from deepgen_ppl.pyro.parameters import forked_rng, private_store
+from deepgen_ppl.pyro.parameters import forked_rng, installed, private_store
 
 Density = Callable[[Float[Tensor, "B D"]], Float[Tensor, " B"]]
 
@@ -58,7 +58,7 @@ def score_matching(
     `"denoising"` fits the score of the data with noise of deviation \(\sigma\),
     \(\tfrac12 \mathbb E \lVert \sigma \nabla \log p^*(x + \sigma \epsilon) + \epsilon \rVert^2\).
     All three hold where the visible sites live unconstrained, so data on an interval or a half line
-    are matched there.
+    are matched there. A `NoiseConditionalEnergy` is matched at a noise level drawn for each row.
 
     Args:
         model: a program with factors and no hidden site, or a ready energy.
@@ -131,6 +131,9 @@ def _fit(
     negative: Sequence[str] | None,
 ) -> Fit:
     program, energy = program_of(model)
+    levels = getattr(energy, "levels", None)
+    if levels is not None:
+        energy_checks.check_noisy_method(method)
     phases = read_phases(
         program, None, data, negative=negative, positive="sampled", params=asked.start,
         model_kwargs=asked.model_kwargs, batch_size=asked.batch_size, seed=asked.seed,
@@ -161,9 +164,17 @@ def _fit(
             state = z.reshape(begun.shape) if isinstance(chains, GradientChains) else (begun[0], z)
             return chains.log_prob(own, tensors, index, state)
 
-        return count * objective(method, density, z, noise_level, num_slices).mean()
+        if levels is not None:
+            assert isinstance(chains, GradientChains)
+            with installed(chains.params, own):
+                noisy = chains.energy.log_density
+                terms = noisy_objective(noisy, z.reshape(begun.shape), z.new_tensor(levels))
+        else:
+            terms = objective(method, density, z, noise_level, num_slices)
+        return count * terms.mean()
 
     settings = {"method": method, "noise_level": noise_level, "num_slices": num_slices}
+    settings |= {} if levels is None else {"levels": list(levels)}
     fit, result = learn(
         "score_matching", pair, (program, None), data, loss, leaves, {}, asked, settings=settings
     )
@@ -216,3 +227,29 @@ def objective(
     else:
         trace = torch.stack([curvature(torch.randn_like(z)) for _ in range(num_slices)]).mean(0)
     return trace + 0.5 * slope.square().sum(-1)
+
+
+def noisy_objective(
+    density: Callable[[Tensor, Tensor], Tensor],
+    x: Float[Tensor, B * event],
+    levels: Float[Tensor, " level"],
+) -> Float[Tensor, " B"]:
+    r"""Return the terms of denoising at a level drawn for each row, weighted by its square.
+
+    \[ \tfrac12 \lVert \sigma \nabla \log p_\sigma(x + \sigma \epsilon) + \epsilon \rVert^2 \]
+
+    Args:
+        density: log density of rows at a level of each.
+        x: the rows.
+        levels: deviations of the noise.
+
+    References:
+        Song, Ermon: Generative modeling by estimating gradients of the data distribution. NeurIPS
+        2019. https://arxiv.org/abs/1907.05600
+    """
+    level = levels[torch.randint(len(levels), (len(x),), device=x.device)]
+    noise = torch.randn_like(x)
+    wide = level.reshape(-1, *(1,) * (x.dim() - 1))
+    moved = (x + wide * noise).detach().requires_grad_(True)
+    slope = torch.autograd.grad(density(moved, level).sum(), moved, create_graph=True)[0]
+    return 0.5 * (wide * slope + noise).reshape(len(x), -1).square().sum(-1)
