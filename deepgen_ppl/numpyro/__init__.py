@@ -71,6 +71,7 @@ from deepgen_ppl.numpyro.programs.classifiers import (
     naive_bayes,
     neural_classifier,
 )
+from deepgen_ppl.numpyro.programs.energy.classifier import EnergyClassifier
 from deepgen_ppl.numpyro.programs.energy.crf import CRF
 from deepgen_ppl.numpyro.programs.energy.family import ExponentialFamily
 from deepgen_ppl.numpyro.programs.energy.field import Ising, PairwiseField
@@ -103,6 +104,7 @@ __all__ = [
     "Check",
     "Diagnosis",
     "DiscreteLangevin",
+    "EnergyClassifier",
     "EnergyModel",
     "EnumeratedELBO",
     "Evidence",

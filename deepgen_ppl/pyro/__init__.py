@@ -72,6 +72,7 @@ from deepgen_ppl.pyro.programs.classifiers import (
     naive_bayes,
     neural_classifier,
 )
+from deepgen_ppl.pyro.programs.energy.classifier import EnergyClassifier
 from deepgen_ppl.pyro.programs.energy.crf import CRF
 from deepgen_ppl.pyro.programs.energy.family import ExponentialFamily
 from deepgen_ppl.pyro.programs.energy.field import Ising, PairwiseField
@@ -103,6 +104,7 @@ __all__ = [
     "Check",
     "Diagnosis",
     "DiscreteLangevin",
+    "EnergyClassifier",
     "EnergyModel",
     "EnumeratedELBO",
     "Evidence",

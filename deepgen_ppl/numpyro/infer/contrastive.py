@@ -171,6 +171,7 @@ def _set_up(
 ) -> tuple[Run, dict[str, Any], Inputs]:
     """Read the model and make its chains."""
     program, energy = program_of(model)
+    negative = getattr(energy, "negative", None) if negative is None else negative
     phases = read_phases(
         program, guide, data, negative=negative, positive=positive, params=asked.params,
         model_kwargs=asked.model_kwargs, batch_size=asked.batch_size, seed=asked.seed,

@@ -202,7 +202,7 @@ def objective(
 
 def noisy_objective(
     density: Callable[[Array, Array], Array],
-    x: Float[Array, B * event],
+    x: Float[Array, "B ..."],
     levels: Float[Array, " level"],
     key: Array,
 ) -> Float[Array, " B"]:

@@ -184,6 +184,7 @@ def _set_up(
 ) -> tuple[Run, dict[str, Tensor]]:
     """Read the model and make its chains."""
     program, energy = program_of(model)
+    negative = getattr(energy, "negative", None) if negative is None else negative
     phases = read_phases(
         program, guide, data, negative=negative, positive=positive, params=asked.start,
         model_kwargs=asked.model_kwargs, batch_size=asked.batch_size, seed=asked.seed,

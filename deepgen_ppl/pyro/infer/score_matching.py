@@ -231,7 +231,7 @@ def objective(
 
 def noisy_objective(
     density: Callable[[Tensor, Tensor], Tensor],
-    x: Float[Tensor, B * event],
+    x: Float[Tensor, "B ..."],
     levels: Float[Tensor, " level"],
 ) -> Float[Tensor, " B"]:
     r"""Return the terms of denoising at a level drawn for each row, weighted by its square.

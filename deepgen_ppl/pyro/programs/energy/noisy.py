@@ -140,7 +140,7 @@ class NoiseConditionalEnergy(Energy):
         step_size: float = 0.2,
         denoise: bool = False,
         seed: int = 0,
-    ) -> Float[Tensor, chain * event]:
+    ) -> Float[Tensor, "chain ..."]:
         r"""Return draws by Langevin steps from the largest level to the smallest.
 
         \[ x \leftarrow x + \tfrac{\alpha}{2} \nabla \log p_\sigma(x) + \sqrt{\alpha} \, \epsilon,

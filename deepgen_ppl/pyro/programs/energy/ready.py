@@ -169,8 +169,14 @@ class EnergyDistribution(dist.TorchDistribution):
         return self.energy.log_prob(value)
 
 
-def run(energy: Any, x: Tensor | None) -> None:
-    """Run the program of an energy: of rows, or of one value that is latent."""
+def run(energy: Any, x: Tensor | None, more: Callable[..., None] | None = None) -> None:
+    """Run the program of an energy: of rows, or of one value that is latent.
+
+    Args:
+        energy: the energy.
+        x: rows, None for a latent value.
+        more: further sites in the plate of the rows, a function of their values.
+    """
     base = energy.base()
     if x is None:
         value: Any = pyro.sample("x", base)
@@ -180,6 +186,8 @@ def run(energy: Any, x: Tensor | None) -> None:
     with pyro.plate("data", len(x)):
         value = pyro.sample("x", base, obs=x)
         pyro.factor("factor", energy.unnormalised_log_prob(value) - base.log_prob(value))
+        if more is not None:
+            more(value)
 
 
 def replaced(module: Any, **values: Any) -> Any:
