@@ -121,8 +121,9 @@ class AmortizationGap:
         ok = gap - 2 * error <= _LEAST or self.share <= _SHARE
         if not ok:
             advice = (
-                f"{100 * self.share:.0f}% of the gap is the encoder's. Make it larger, train it "
-                "longer or on more data, or refine each datum's parameters (dg.refine)."
+                f"{100 * self.share:.0f}% of the gap is the encoder's. Make it larger or train it "
+                "longer; where it costs less on the training rows it overfits them, and more data "
+                "or fewer steps help. Or refine each datum's parameters (dg.refine)."
             )
         elif gap - 2 * error <= _LEAST:
             advice = "The encoder finds the best of its family for nearly every datum."

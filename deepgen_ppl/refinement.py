@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -156,6 +157,19 @@ def check_points(verb: str, names: Sequence[str]) -> None:
         raise ValueError(
             f"{verb} needs a guide with a density, but it gives {checks.quote(names)} one value "
             "only, as a MAP guide does."
+        )
+
+
+def check_fit(verb: str, fit: Any) -> None:
+    """Refuse what is no fit: the data, where it was forgotten.
+
+    Raises:
+        TypeError: as said.
+    """
+    if fit is not None and not isinstance(fit, Mapping) and not hasattr(fit, "params"):
+        raise TypeError(
+            f"{verb} takes a Fit, or its params, after model and guide and before the data, not a "
+            f"{type(fit).__name__}: dg.{verb}(model, guide, fit, x)."
         )
 
 

@@ -209,5 +209,7 @@ def test_evidence_that_does_not_fit_is_refused(dg: ModuleType, programs: ModuleT
     x, pair = np.zeros(3, "float32"), (programs.chain, programs.blind_chain)
     with pytest.raises(ValueError, match="one number for each of the 3 rows"):
         dg.amortization_gap(*pair, {}, x, evidence=np.zeros(2))
+    with pytest.raises(TypeError, match="before the data, not a ndarray"):
+        dg.amortization_gap(*pair, x)
     with pytest.raises(ValueError, match="at least two rows"):
         dg.amortization_gap(*pair, {}, x[:1])

@@ -150,6 +150,7 @@ class Refiner:
         model_kwargs: Mapping[str, Any] | None,
         seed: int | Array,
     ) -> None:
+        refinement.check_fit(verb, fit)
         refinement.check_rows(verb, Inputs(data).num_rows)
         values = learned(fit)
         read: dict[str, Any] = {"model_kwargs": model_kwargs, "enumerated": True, "seed": seed}

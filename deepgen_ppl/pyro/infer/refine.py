@@ -153,6 +153,7 @@ class Refiner:
         model_kwargs: Mapping[str, Any] | None,
         seed: int,
     ) -> None:
+        refinement.check_fit(verb, fit)
         refinement.check_rows(verb, data_.num_rows(data_.to_tensors(data)))
         self.plain, self.values, self.data = prepare(
             model, guide, data, fit, model_kwargs, seed, enumerated=True
