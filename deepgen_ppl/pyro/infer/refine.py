@@ -86,7 +86,7 @@ def refine(
         TypeError: a distribution that cannot be made anew from parameters of each datum.
 
     Cost:
-        `num_particles` passes over the rows a step, whose gradient is traced once for all chunks.
+        `num_particles` passes over the rows a step, vectorised where the program allows it.
 
     References:
         Kim, Wiseman, Miller, Sontag, Rush: Semi-amortized variational autoencoders. ICML 2018.
