@@ -20,7 +20,9 @@ ONE_WING_ONLY_FILES: dict[str, set[str]] = {
     "numpyro": {
         "convolutions.py",
         "fingerprint.py",
+        "infer/persistent.py",
         "infer/sampler.py",
+        "kernels/blackjax.py",
         "programs/energy/bits.py",
     },
     "pyro": {

@@ -1,6 +1,8 @@
 """What the NumPyro language alone has: its ELBO objects, autoguides and network libraries."""
 
+import warnings
 from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -162,3 +164,46 @@ def test_gradients_of_convolutions_in_loops_are_laid_out_for_the_compiler(name: 
     # Gradients of groups count groups over the rows; where the image grows XLA swaps the operands.
     if name not in ("groups", "transposed"):
         assert labels == {"b01f_01io->b01f" if len(letters) == 2 else "b0f_0io->b0f"}
+
+
+@pytest.mark.parametrize("kernel", ["meads", pytest.param("mclmc", marks=pytest.mark.slow)])
+def test_kernels_of_blackjax_have_the_moments(dg: ModuleType, kernel: str) -> None:
+    pytest.importorskip("blackjax", reason="BlackJAX is not installed")
+    import numpyro
+    import numpyro.distributions as dist
+    from arviz_stats.base import array_stats
+
+    covariance = np.array([[1.0, 0.8], [0.8, 2.0]], "float32")
+
+    def model():
+        numpyro.sample("z", dist.MultivariateNormal(np.zeros(2, "float32"), covariance))
+        numpyro.sample("s", dist.LogNormal(0.0, 0.5))
+
+    options = {"num_warmup": 300, "num_samples": 500, "progress": False, "kernel": kernel}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if kernel == "mclmc" else "error", UserWarning)
+        found = dg.mcmc(model, **options)
+    assert found.draws["z"].shape == (64, 500, 2) and found.attrs["mixed"]
+    assert set(found.stats) >= {"lp", "acceptance_rate", "diverging"}
+    log_s = np.log(found.draws["s"])
+    for value, mean in (
+        (found.draws["z"][..., 0], 0.0), (found.draws["z"][..., 0] ** 2, 1.0),
+        (found.draws["z"][..., 1] ** 2, 2.0), (found.draws["z"].prod(-1), 0.8),
+        (log_s, 0.0), (log_s**2, 0.25),
+    ):  # fmt: skip
+        stats = cast(Any, array_stats)
+        error = value.std() / np.sqrt(float(stats.ess(np.asarray(value, float), method="mean")))
+        bias = 0.02 * value.std() if kernel == "mclmc" else 0.0  # nothing is rejected
+        assert abs(value.mean() - mean) < 5 * error + bias
+
+
+def test_mistakes_with_kernels_of_blackjax(dg: ModuleType, zoo: ModuleType) -> None:
+    pytest.importorskip("blackjax", reason="BlackJAX is not installed")
+    from deepgen_ppl.numpyro.kernels.blackjax import MEADS
+
+    with pytest.raises(ValueError, match=r"4 folds of 2 or more: num_chains=6 does not do"):
+        dg.mcmc(zoo.normal_mean, X, kernel="meads", num_chains=6, progress=False)
+    with pytest.raises(ValueError, match="num_folds"):
+        MEADS(num_folds=0)
+    with pytest.raises(ValueError, match="MEADS, which adapts anew"):
+        dg.mcmc(zoo.normal_mean, X, kernel="meads", adaptation={}, progress=False)

@@ -74,12 +74,13 @@ def mcmc(
         kernel: `"nuts"`, `"hmc"`, a kernel class of NumPyro, or `functools.partial` of one with
             options, as `partial(NUTS, max_tree_depth=8, dense_mass=True)`; vectorised `"chees"`,
             `"mala"`, `"rwm"`, `"langevin"` (whose draws are biased), or their options, as
-            `ChEES(max_num_steps=32)`; `"gibbs"`, `"gibbs_with_gradients"` and
-            `"discrete_langevin"`, which draw the discrete sites too, in turn with continuous ones
-            where there are any, as `Gibbs(continuous="chees")`; or `"auto"`, which picks `"chees"`
-            for 16 chains or more, falls back to `"nuts"` where they do not mix, and says why in
-            `posterior.attrs["kernel_reason"]`. `ParallelTempering("chees")` finds several modes,
-            `ParallelTempering("gibbs")` those of discrete latents.
+            `ChEES(max_num_steps=32)`; BlackJAX's `"meads"` and `"mclmc"` (biased too); `"gibbs"`,
+            `"gibbs_with_gradients"` and `"discrete_langevin"`, which draw the discrete sites too,
+            in turn with continuous ones where there are any, as `Gibbs(continuous="chees")`; or
+            `"auto"`, which picks `"chees"` for 16 chains or more, falls back to `"nuts"` where they
+            do not mix, and says why in `posterior.attrs["kernel_reason"]`.
+            `ParallelTempering("chees")` finds several modes, `ParallelTempering("gibbs")` those of
+            discrete latents.
         num_warmup: Steps of adaptation of each chain, not kept; 240 are enough for 64 chains of a
             vectorised kernel.
         num_samples: Steps of each chain after it.

@@ -13,8 +13,10 @@ from tqdm.auto import tqdm
 
 from deepgen_ppl import checks, mixing
 from deepgen_ppl.numpyro.data import Inputs, as_key
+from deepgen_ppl.numpyro.infer import persistent
 from deepgen_ppl.numpyro.infer.ensemble import Ensemble
 from deepgen_ppl.numpyro.infer.space import Space
+from deepgen_ppl.numpyro.kernels.blackjax import MCLMC, MEADS
 from deepgen_ppl.numpyro.kernels.chees import ChEES
 from deepgen_ppl.numpyro.kernels.discrete_langevin import DiscreteLangevin
 from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
@@ -24,12 +26,13 @@ from deepgen_ppl.numpyro.kernels.rwm import RWM
 from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
 
 Options = ChEES | MALA | Langevin | RWM
+Persistent = MEADS | MCLMC
 
 Discrete = Gibbs | GibbsWithGradients | DiscreteLangevin
 
 NAMES: dict[str, type[Any]] = {"chees": ChEES, "mala": MALA, "langevin": Langevin, "rwm": RWM}
 NAMES |= {"gibbs": Gibbs, "gibbs_with_gradients": GibbsWithGradients}
-NAMES |= {"discrete_langevin": DiscreteLangevin}
+NAMES |= {"discrete_langevin": DiscreteLangevin, "meads": MEADS, "mclmc": MCLMC}
 NUM_CHAINS = 64
 
 _QUARTER_TURN = 1.5
@@ -55,7 +58,7 @@ class Sampled(NamedTuple):
 
 def resolve(
     kernel: Any, target_accept_prob: float | None = None
-) -> Options | Discrete | ParallelTempering | None:
+) -> Options | Persistent | Discrete | ParallelTempering | None:
     """Return the options of the vectorised kernel that is meant; None for one of NumPyro's.
 
     Args:
@@ -90,6 +93,8 @@ def resolve(
                 "or 'gibbs'."
             )
         return replace(kernel, kernel=inner)
+    if isinstance(kernel, Persistent):
+        return kernel
     if isinstance(kernel, Discrete):
         continuous = _continuous(kernel.continuous, target_accept_prob)
         return replace(kernel, continuous=continuous)
@@ -120,7 +125,7 @@ def _continuous(kernel: Any, target_accept_prob: float | None) -> Options:
 
 
 def sample(
-    kernel: Options,
+    kernel: Options | Persistent,
     space: Space,
     inputs: Inputs,
     lengths: tuple[int, int, int],
@@ -146,6 +151,14 @@ def sample(
         seed: Seed of chains and starting points.
         warn: Whether to warn of chains that have not mixed.
     """
+    if isinstance(kernel, Persistent):
+        if adaptation is not None:
+            name = type(kernel).__name__
+            raise ValueError(f"adaptation= does not go with {name}, which adapts anew.")
+        shared: dict[str, Any] = {"strategy": strategy, "progress": progress, "seed": seed}
+        ran = persistent.sample(kernel, space, inputs, lengths, num_chains, **shared, warn=warn)
+        draws, stats, attrs, groups = ran
+        return Sampled(draws, stats, attrs, None, groups)
     num_warmup, num_samples, thinning = lengths
     groups = mixing.superchains(num_chains)
     start_key, run_key = random.split(as_key(seed))
