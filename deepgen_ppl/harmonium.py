@@ -259,3 +259,39 @@ def _softplus_sums(x: np.ndarray) -> np.ndarray:
     for start in range(0, x.shape[-1], 1000):
         total += np.log(factors[..., start : start + 1000].prod(-1))
     return total
+
+
+def rows_log_sums(sides: Sides, f: Float[np.ndarray, "N visible"]) -> Float[np.ndarray, " N"]:
+    """Return the log density of rows of the first side's first layer, all else summed out.
+
+    Args:
+        sides: the energy.
+        f: statistics of that layer.
+
+    Raises:
+        ValueError: both sides have more than 2**25 joint states beside that layer.
+
+    Cost:
+        The states of the smaller side, for each row.
+
+    Example:
+        >>> first, second = (Units("bernoulli", 1),), (Units("bernoulli", 1),)
+        >>> sides = Sides(first, second, np.ones((1, 1)), np.zeros(1), np.zeros(1))
+        >>> rows_log_sums(sides, np.array([[0.0], [1.0]])).round(3).tolist()
+        [0.693, 1.313]
+    """
+    size = sides.first[0].size
+    weight, first_bias, second_bias = (np.asarray(x, np.float64) for x in sides[2:5])
+    f = np.asarray(f, np.float64)
+    direct = f @ first_bias[:size] + float(np.asarray(sides.constant))
+    if sides.first[0].kind == "gaussian":
+        direct = direct - 0.5 * (f**2).sum(-1)
+    rest = Sides(sides.first[1:], sides.second, weight[size:], first_bias[size:], second_bias)
+    if not can_enumerate(rest):
+        raise ValueError(
+            f"summing hidden layers out takes at most {MOST_UNITS} units in the even or in the odd "
+            "ones; this machine has more in both. unnormalised_log_prob is a lower bound."
+        )
+    fields = second_bias + f @ weight[:size]
+    sums = [exact_log_z(rest._replace(second_bias=field)) for field in fields]
+    return direct + np.asarray(sums)

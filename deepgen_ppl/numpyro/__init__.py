@@ -73,11 +73,13 @@ from deepgen_ppl.numpyro.programs.classifiers import (
 )
 from deepgen_ppl.numpyro.programs.energy.classifier import EnergyClassifier
 from deepgen_ppl.numpyro.programs.energy.crf import CRF
+from deepgen_ppl.numpyro.programs.energy.dbm import DBM
 from deepgen_ppl.numpyro.programs.energy.family import ExponentialFamily
 from deepgen_ppl.numpyro.programs.energy.field import Ising, PairwiseField
 from deepgen_ppl.numpyro.programs.energy.mixture_of_experts import MixtureOfExperts
 from deepgen_ppl.numpyro.programs.energy.neural import EnergyModel
 from deepgen_ppl.numpyro.programs.energy.noisy import NoiseConditionalEnergy
+from deepgen_ppl.numpyro.programs.energy.pretraining import pretrain_dbm
 from deepgen_ppl.numpyro.programs.energy.product import ProductOfExperts
 from deepgen_ppl.numpyro.programs.energy.rbm import RBM
 from deepgen_ppl.numpyro.programs.markov import hmm, markov_chain
@@ -90,6 +92,7 @@ from deepgen_ppl.schedules import KLAnnealing
 
 __all__ = [
     "CRF",
+    "DBM",
     "ELBO",
     "IWAE",
     "MALA",
@@ -161,6 +164,7 @@ __all__ = [
     "neural_classifier",
     "noise_contrastive",
     "predict",
+    "pretrain_dbm",
     "rank_by_evidence",
     "refine",
     "report",

@@ -104,3 +104,29 @@ def test_conditional_random_fields_agree() -> None:
     copies = 3.0 ** (5 - lengths)  # labels beyond the length of a row count for nothing
     truth = scipy.special.logsumexp(values, axis=0) - np.log(copies)
     np.testing.assert_allclose(np.asarray(ours.log_z), truth, rtol=1e-12)
+
+
+def test_deep_machines_agree() -> None:
+    """Bounds, mean fields, exact sums, log Z and the densities by which chains count."""
+    ours, theirs = numpyro_wing.DBM(5, (4, 3, 2), seed=2), pyro_wing.DBM(5, (4, 3, 2), seed=2)
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=shape) for shape in ((5, 4), (4, 3), (3, 2))]
+    biases = [rng.normal(size=size) for size in (5, 4, 3, 2)]
+    first = [np.asarray(w) for w in ours.weights]
+    for a, b in zip(first, theirs.weights, strict=True):
+        np.testing.assert_allclose(a, b.detach().numpy(), rtol=1e-6)
+    ours, theirs = ours.with_weights(weights, biases), theirs.with_weights(weights, biases)
+    x = (rng.random((6, 5)) < 0.5).astype(float)
+    given = torch.as_tensor(x)
+    pairs = [
+        (ours.unnormalised_log_prob(x), theirs.unnormalised_log_prob(given)),
+        *zip(ours.hidden_means(x), theirs.hidden_means(given), strict=True),
+        (ours.chain_log_prob((x[:, [0, 1, 2, 3, 4, 0, 1, 2]], x)),
+         theirs.chain_log_prob((given[:, [0, 1, 2, 3, 4, 0, 1, 2]], given))),
+    ]  # fmt: skip
+    for a, b in pairs:
+        np.testing.assert_allclose(np.asarray(a), b.detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(ours.summed_log_prob(x), theirs.summed_log_prob(given), rtol=1e-6)
+    log_zs = [wing.log_z(dbm).log_evidence for wing, dbm in
+              ((numpyro_wing, ours), (pyro_wing, theirs))]  # fmt: skip
+    assert abs(log_zs[0] - log_zs[1]) < 1e-6

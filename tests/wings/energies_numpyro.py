@@ -40,3 +40,16 @@ def gradient(energy: Any, x: np.ndarray) -> list[np.ndarray]:
     """Gradients of the mean unnormalised log density."""
     found = jax.grad(lambda e: e.unnormalised_log_prob(jnp.asarray(x)).mean())(energy)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
+
+
+def sweeps(energy: Any, state: Any, num_steps: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Both sides of a harmonium's chains after some sweeps."""
+    run = jax.jit(lambda state: energy.step_chains(jax.random.key(seed), state, num_steps))
+    return tuple(map(np.asarray, run(tuple(map(jnp.asarray, state)))))
+
+
+def chain_gradient(energy: Any, state: Any) -> list[np.ndarray]:
+    """Gradients of the mean log density by which chains count."""
+    state = tuple(map(jnp.asarray, state))
+    found = jax.grad(lambda e: e.chain_log_prob(state).mean())(energy)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]

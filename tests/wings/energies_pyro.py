@@ -42,3 +42,16 @@ def gradient(energy: Any, x: np.ndarray) -> list[np.ndarray]:
     """Gradients of the mean unnormalised log density."""
     energy.unnormalised_log_prob(array(x)).mean().backward()
     return [p.grad.numpy() for p in energy.parameters() if p.grad is not None]
+
+
+def sweeps(energy: Any, state: Any, num_steps: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Both sides of a harmonium's chains after some sweeps."""
+    generator = torch.Generator().manual_seed(seed)
+    return numpy(energy.step_chains(generator, tuple(map(array, state)), num_steps))
+
+
+def chain_gradient(energy: Any, state: Any) -> list[np.ndarray]:
+    """Gradients of the mean log density by which chains count."""
+    energy.zero_grad()
+    energy.chain_log_prob(tuple(map(array, state))).mean().backward()
+    return [p.grad.numpy() for p in energy.parameters() if p.grad is not None]

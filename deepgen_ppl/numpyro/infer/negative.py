@@ -116,9 +116,8 @@ class OwnChains:
     def log_prob(
         self, params: Values, inputs: Inputs, rows: Array, state: Any
     ) -> Float[Array, " chain"]:
-        """Return the unnormalised log density of each chain, hidden units summed out."""
-        energy = self.module(params)
-        return energy.unnormalised_log_prob(lax.stop_gradient(energy.visible(state)))
+        """Return the log density by which each chain counts, as the energy has it."""
+        return self.module(params).chain_log_prob(lax.stop_gradient(state))
 
     def place(self, state: Any) -> Float[Array, "chain D"]:
         """Return nothing: these chains live where their own moves keep them."""

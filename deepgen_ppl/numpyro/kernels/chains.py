@@ -2,7 +2,7 @@
 
 A ready energy is an equinox module whose methods are pure functions of its parameters, so that one
 compiled update is the gradient of `mean unnormalised_log_prob(data) - mean
-unnormalised_log_prob(visible(chains))`. It always has
+chain_log_prob(chains)`. It always has
 
 - `unnormalised_log_prob(x)`: minus the energy, with hidden units summed out where that is closed;
   a batch of any shape in front of `event_shape`;
@@ -17,7 +17,10 @@ It may bring its own chain, which `dg.contrastive` and `dg.log_z` then run inste
   it is;
 - `visible(state)`: the visible values of a state, shape (chain, *event);
 - `chains_at(key, x)`: the state of chains whose visible values are these, by which chains set out
-  from data.
+  from data;
+- `chain_log_prob(state)`: the log density by which a state counts in the negative phase, the mean
+  of whose gradient over the model's law is the gradient of log Z: that of the visible values, or
+  of more where the hidden units cannot be summed out.
 
 A state is any pytree of arrays whose leading axis is the chain: it is gathered, scattered and
 saved along that axis. Gradients never go through a chain.
@@ -85,4 +88,8 @@ class Chains(Protocol):
 
     def visible(self, state: Any) -> Float[Array, "chains ..."]:
         """Return the visible values of a state."""
+        ...
+
+    def chain_log_prob(self, state: Any) -> Float[Array, " chains"]:
+        """Return the log density by which a state counts."""
         ...

@@ -113,9 +113,9 @@ class OwnChains:
     def log_prob(
         self, params: Values, data: Data, rows: Tensor, state: Any
     ) -> Float[Tensor, " chain"]:
-        """Return the unnormalised log density of each chain, hidden units summed out."""
+        """Return the log density by which each chain counts, as the energy has it."""
         with installed(self.params, params):
-            return self.energy.unnormalised_log_prob(self.energy.visible(state).detach())
+            return self.energy.chain_log_prob(state)
 
     def place(self, state: Any) -> Float[Tensor, "chain D"]:
         """Return nothing: these chains live where their own moves keep them."""

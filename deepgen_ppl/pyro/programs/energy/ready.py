@@ -60,6 +60,18 @@ class Energy(nn.Module):
         found = energies.need_log_z(type(self).__name__, self.log_z)
         return self.unnormalised_log_prob(x) - found.log_evidence
 
+    def chain_log_prob(self, state: Any) -> Float[Tensor, " chain"]:
+        """Return the log density by which chains count: minus the energy of their visible values.
+
+        The mean of its gradient over the model's law is the gradient of log Z. No gradient goes
+        through the state.
+
+        Args:
+            state: state of the chains.
+        """
+        chains: Any = self
+        return self.unnormalised_log_prob(chains.visible(state).detach())
+
     def log_prob_limits(
         self, x: Float[Tensor, "*batch *event"]
     ) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
