@@ -185,7 +185,7 @@ class DBM(Harmonium):
         Args:
             x: visible values.
         """
-        sides, f = self.sides(), self.first_means(x)
+        sides, f = self.parts(), self.first_means(x)
         odd = jax.nn.sigmoid(f @ sides.weight + sides.second_bias)
         even = _cut(f[..., self.units.size :], self.hidden[1::2])
         odds = _cut(odd, self.hidden[::2])
@@ -207,8 +207,8 @@ class DBM(Harmonium):
         biases = (*self.hidden_biases, net.biases[-1])
         return replaced(net, weights=(*weights, net.weights[-1]), biases=biases)
 
-    def sides(self) -> Sides:
-        """Return the energy as one of two sides, the visible layer and even ones first."""
+    def parts(self) -> Sides:
+        """Return the energy as one of two sides, visible and even layers first, with gradients."""
         sizes = (self.units.size, *self.hidden)
         rows = []
         for even in range(0, len(sizes), 2):
@@ -247,8 +247,8 @@ class DBM(Harmonium):
             x: a visible value for each chain.
         """
         f, size = self.first_means(x), self.units.size
-        drawn = random.bernoulli(random.fold_in(key, 1), f[..., size:]).astype(f.dtype)
-        return self.with_second(key, jnp.concatenate([f[..., :size], drawn], -1), 0)
+        drawn = random.bernoulli(random.fold_in(key, 2), f[..., size:]).astype(f.dtype)
+        return self.with_second(key, jnp.concatenate([f[..., :size], drawn], -1))
 
     @property
     def _biases(self) -> tuple[Array, ...]:
@@ -257,7 +257,7 @@ class DBM(Harmonium):
     def _mean_field(self, f: Array) -> Array:
         """Return the means of the even hidden layers, after a bottom-up pass and some sweeps."""
         held = jax.tree.map(stop_gradient, self)
-        sides, size = held.sides(), self.units.size
+        sides, size = self.sides(), self.units.size
         below, across = f @ sides.weight[:size] + sides.second_bias, sides.weight[size:]
         gains, up, means = boltzmann.recognition_gains(len(self.hidden)), f, []
         for weight, bias, gain in zip(held.weights, held.hidden_biases, gains, strict=True):

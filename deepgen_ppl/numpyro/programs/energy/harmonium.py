@@ -26,7 +26,7 @@ class Harmonium(Energy):
     \[ \log p^*(f, g) = \log g(f) + a \cdot f + f^\top W g + b \cdot g \]
 
     The visible units come first on the first side; what else stands there is hidden. A kind says
-    what `sides`, `first_means`, `chains_at` and `unnormalised_log_prob` are. Its chain draws one
+    what `parts`, `first_means`, `chains_at` and `unnormalised_log_prob` are. Its chain draws one
     side given the other, in turn.
     """
 
@@ -40,8 +40,13 @@ class Harmonium(Energy):
         return (self.units.number,)
 
     @abstractmethod
+    def parts(self) -> Sides:
+        """Return the energy as one of two sides, the visible one first, with its gradients."""
+
     def sides(self) -> Sides:
         """Return the energy as one of two sides, the visible one first."""
+        parts = self.parts()
+        return Sides(*parts[:2], *map(stop_gradient, parts[2:]))
 
     @abstractmethod
     def first_means(self, x: Float[Array, "*batch visible"]) -> Float[Array, "*batch first"]:
@@ -101,7 +106,7 @@ class Harmonium(Energy):
         """
         sides = self.sides()
         eta = jnp.broadcast_to(sides.first_bias, (num_chains, *sides.first_bias.shape))
-        return self.with_second(key, layers.draw(key, sides.first, eta, 0), 1)
+        return self.with_second(key, layers.draw(key, sides.first, eta, 0))
 
     def step_chains(
         self, key: Array, state: tuple[Array, Array], num_steps: int
@@ -142,7 +147,7 @@ class Harmonium(Energy):
         f = stop_gradient(state[0])
         scale = self.scale()
         if scale is not None:  # the visible values stay as they are where their scale moves
-            copies = _copies(self.sides())
+            copies = _copies(self.parts())
             ratio = jnp.tile(stop_gradient(scale) / scale, copies)
             f = jnp.concatenate([f[..., : len(ratio)] * ratio, f[..., len(ratio) :]], -1)
         return self.first_log_prob(f)
@@ -168,7 +173,7 @@ class Harmonium(Energy):
         Args:
             f: statistics of the first side.
         """
-        sides = self.sides()
+        sides = self.parts()
         field = f @ sides.weight + sides.second_bias
         return self._first_terms(sides, f) + layers.log_partition(sides.second, field)
 
@@ -181,20 +186,19 @@ class Harmonium(Energy):
             f: statistics of the first side.
             g: those of the second.
         """
-        sides = self.sides()
+        sides = self.parts()
         return self._first_terms(sides, f) + ((f @ sides.weight + sides.second_bias) * g).sum(-1)
 
-    def with_second(self, key: Array, f: Array, stream: Any) -> tuple[Array, Array]:
+    def with_second(self, key: Array, f: Array) -> tuple[Array, Array]:
         """Return the state of chains whose first side is this, the second drawn.
 
         Args:
             key: random key.
             f: statistics of the first side.
-            stream: number of the draw among those of the key.
         """
         sides = self.sides()
         field = f @ sides.weight + sides.second_bias
-        return f, layers.draw(key, sides.second, field, stream)
+        return f, layers.draw(key, sides.second, field, 1)
 
     def scale(self) -> Array | None:
         """Return the deviations of Gaussian units, None of others."""

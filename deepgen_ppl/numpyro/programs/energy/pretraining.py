@@ -135,8 +135,8 @@ class Layer(Harmonium):
         eta = self.copies[0] * (self.statistics(x) @ self.weight) + self.hidden_bias
         return layers.mean((Units("bernoulli", self.weight.shape[1]),), eta)
 
-    def sides(self) -> Sides:
-        """Return the energy as one of two sides, the visible copies first."""
+    def parts(self) -> Sides:
+        """Return the energy as one of two sides, the visible copies first, with its gradients."""
         below, above = self.copies
         hidden = Units("bernoulli", self.weight.shape[1])
         return Sides(
@@ -160,4 +160,4 @@ class Layer(Harmonium):
             key: random key, for the hidden units.
             x: a visible value for each chain.
         """
-        return self.with_second(key, self.first_means(x), 0)
+        return self.with_second(key, self.first_means(x))

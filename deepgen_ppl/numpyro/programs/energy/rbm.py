@@ -143,8 +143,8 @@ class RBM(Harmonium):
         scale = self.scale()
         return found if scale is None else found * scale
 
-    def sides(self) -> Sides:
-        """Return the energy as one of two sides, the visible one first."""
+    def parts(self) -> Sides:
+        """Return the energy as one of two sides, the visible one first, with its gradients."""
         hidden = Units("bernoulli", self.num_hidden)
         arrays = (self.weight, self.visible_bias, self.hidden_bias, self.gaussian_constant())
         return Sides((self.units,), (hidden,), *arrays)
@@ -164,4 +164,4 @@ class RBM(Harmonium):
             key: random key, for the hidden units.
             x: a visible value for each chain.
         """
-        return self.with_second(key, self.statistics(x), 0)
+        return self.with_second(key, self.statistics(x))

@@ -24,7 +24,7 @@ class Harmonium(Energy):
     \[ \log p^*(f, g) = \log g(f) + a \cdot f + f^\top W g + b \cdot g \]
 
     The visible units come first on the first side; what else stands there is hidden. A kind says
-    what `sides`, `first_means`, `chains_at` and `unnormalised_log_prob` are. Its chain draws one
+    what `parts`, `first_means`, `chains_at` and `unnormalised_log_prob` are. Its chain draws one
     side given the other, in turn.
     """
 
