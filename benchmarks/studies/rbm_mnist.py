@@ -114,8 +114,9 @@ def main() -> None:
         log_z = f"log Z {bound.value:.2f} +- {bound.standard_error:.2f}"
         print(f"test log probability by {bound.name}: {found}, {log_z}", flush=True)
     if args.picture:
-        draws = np.asarray(rbm.draws(40, 2000, seed=args.seed)).reshape(-1, 28, 28)
-        panels = {"test images": test[:40].reshape(-1, 28, 28), "chains": draws}
+        draws = np.asarray(rbm.draws(24, 2000, seed=args.seed)).reshape(-1, 28, 28)
+        shown = test[np.random.default_rng(args.seed).permutation(len(test))[:12]]
+        panels = {"data": shown.reshape(-1, 28, 28), "chains": draws[:12], "": draws[12:]}
         args.picture.write_bytes(figures.to_png(flow_figures.images(panels)))
 
 
