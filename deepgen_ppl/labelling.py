@@ -213,7 +213,7 @@ def chain_graph(
     names = [f"y{place}" for place in range(len(places))]
     own = [Factor((name,), table) for name, table in zip(names, places, strict=True)]
     tied = [Factor(pair, np.asarray(transition, np.float64)) for pair in pairwise(names)]
-    return FactorGraph(dict.fromkeys(names, places.shape[1]), [*own, *tied])
+    return FactorGraph({name: places.shape[1] for name in names}, [*own, *tied])
 
 
 def _place(row: Sequence[Any]) -> str:

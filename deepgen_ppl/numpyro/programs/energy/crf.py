@@ -72,7 +72,7 @@ class CRF(eqx.Module):
         self, net: Callable[..., Any] | int, states: int, *, seed: int | np.random.Generator = 0
     ) -> None:
         labelling.check_sizes(net, states)
-        self.net = net if callable(net) else MLP(net, states, (), seed=seed)
+        self.net = net if callable(net) else MLP(int(net), states, (), seed=seed)
         self.transition = jnp.zeros((states, states))
         self.initial, self.final = jnp.zeros(states), jnp.zeros(states)
 

@@ -65,7 +65,7 @@ class CRF(nn.Module):
     ) -> None:
         super().__init__()
         labelling.check_sizes(net, states)
-        self.net = net if callable(net) else MLP(net, states, (), seed=seed)
+        self.net = net if callable(net) else MLP(int(net), states, (), seed=seed)
         self.transition = as_parameter(np.zeros((states, states)))
         self.initial = as_parameter(np.zeros(states))
         self.final = as_parameter(np.zeros(states))
