@@ -370,6 +370,38 @@ def is_narrow(graph: FactorGraph) -> bool:
     return graph.cost(0.2).largest <= 1 << 22
 
 
+def check_integrable(log_weights: Float[np.ndarray, "*chain"]) -> None:
+    """Refuse the weights of annealed chains that ran away.
+
+    Args:
+        log_weights: log weights of the chains.
+
+    Raises:
+        ValueError: they are not numbers, or one stands a thousand nats above the median, as where
+            a density has no normaliser.
+
+    Example:
+        >>> check_integrable(np.array([1e6, 0.0, 0.0]))
+        Traceback (most recent call last):
+        ...
+        ValueError: the annealed chains run away: their log weights reach 1e+06, a thousand nats ...
+    """
+    found = np.asarray(log_weights, np.float64).ravel()
+    some = found[~np.isneginf(found)]
+    if not some.size:
+        return
+    top, middle = some.max(), np.median(some)
+    if not np.isfinite(top) or top - middle > _RUN_AWAY:
+        raise ValueError(
+            f"the annealed chains run away: their log weights reach {top:g}, a thousand nats and "
+            f"more above their median {middle:g}. The energy may not be integrable over its "
+            "continuous sites: no normaliser exists then. Give the model a base whose tails fall "
+            "off faster than its factors grow, or bound them; where log Z exists, raise "
+            "num_temperatures."
+        )
+
+
+_RUN_AWAY = 1000.0
 METHODS = ("auto", "exact", "ais", "reverse")
 APPROXIMATE = "reverse annealing (approximate: its chains begin at long-run draws)"
 ASSUMES = "approximate: its chains begin at long-run draws of the energy's own chain"

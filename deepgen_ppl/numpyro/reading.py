@@ -14,6 +14,7 @@ from numpyro.handlers import substitute, trace
 from numpyro.ops.provenance import eval_provenance
 
 from deepgen_ppl import checks, data_checks
+from deepgen_ppl.energy_checks import check_guide_factors
 from deepgen_ppl.numpyro import data as data_
 from deepgen_ppl.numpyro.data import Inputs, argument_names, as_inputs, as_key, unwrap
 from deepgen_ppl.numpyro.handlers import minibatch, observe_draws, split_seed
@@ -168,6 +169,7 @@ def read_pair(
             checks.check_pair(left, reading.observed, None)
         return Pair(reading, None, reading.local, summed)
     proposal = read(guide, data, role="guide", data_plates=reading.data_plates, **options)
+    check_guide_factors(proposal.factors)
     drawn = {name: s.shape for name, s in proposal.latents.items() if not s.auxiliary}
     absent = [n for n in latents if partial or (enumerated and reading.sites[n].is_discrete)]
     checks.check_pair(latents, reading.observed, drawn, proposal.observed, absent)

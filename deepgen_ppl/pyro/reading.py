@@ -10,6 +10,7 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from torch import Tensor
 
 from deepgen_ppl import checks, data_checks
+from deepgen_ppl.energy_checks import check_guide_factors
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.autoguides import autoguide_rows
@@ -120,6 +121,7 @@ def read_pair(
                 checks.check_pair(left, first.observed, None)
             return Pair(first, None, first.params, first.local, summed)
         second = read(guide, data, role="guide", data_plates=first.data_plates, **options)
+    check_guide_factors(second.factors)
     drawn = {name: s.shape for name, s in second.latents.items() if not s.auxiliary}
     absent = [n for n in latents if partial or (enumerated and first.sites[n].is_discrete)]
     checks.check_pair(latents, first.observed, drawn, second.observed, absent)

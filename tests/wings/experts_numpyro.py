@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import optax
 
@@ -111,3 +112,30 @@ def exact_net(weights: Any, places: Any, width: float, scale: float) -> Any:
         return -(log_p + 0.5 * (scaled**2).sum(-1)) * level[..., 0] / scale
 
     return net
+
+
+def simple(x: Any) -> None:
+    """A mean and its data."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+
+def tilted(x: Any) -> None:
+    """A guide that is not normalised."""
+    mean = numpyro.sample("mean", dist.Normal(numpyro.param("place", 0.0), 1.0))
+    numpyro.factor("tilt", -(mean**2))
+
+
+def growing() -> None:
+    """A factor that grows faster than the base falls off."""
+    numpyro.factor("growth", numpyro.sample("x", dist.Normal(0.0, 1.0)) ** 2)
+
+
+def tied(x: Any, scale: float) -> Any:
+    """Bits of a prior that is an energy, seen through noise."""
+    tie = numpyro.param("tie", 0.0)
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", bits([0.5, 0.5]))
+        numpyro.factor("prior", tie * (2 * z[..., 0] - 1) * (2 * z[..., 1] - 1))
+        numpyro.sample("x", dist.Normal(z, scale).to_event(1), obs=x)

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import torch
 
@@ -110,3 +111,30 @@ def exact_net(weights: Any, places: Any, width: float, scale: float) -> Any:
         return -(log_p + 0.5 * (scaled**2).sum(-1)) * level[..., 0] / scale
 
     return net
+
+
+def simple(x: Any) -> None:
+    """A mean and its data."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+
+def tilted(x: Any) -> None:
+    """A guide that is not normalised."""
+    mean = pyro.sample("mean", dist.Normal(pyro.param("place", torch.tensor(0.0)), 1.0))
+    pyro.factor("tilt", -(mean**2))
+
+
+def growing() -> None:
+    """A factor that grows faster than the base falls off."""
+    pyro.factor("growth", pyro.sample("x", dist.Normal(0.0, 1.0)) ** 2)
+
+
+def tied(x: Any, scale: float) -> Any:
+    """Bits of a prior that is an energy, seen through noise."""
+    tie = pyro.param("tie", torch.tensor(0.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", bits([0.5, 0.5]))
+        pyro.factor("prior", tie * (2 * z[..., 0] - 1) * (2 * z[..., 1] - 1))
+        pyro.sample("x", dist.Normal(z, scale).to_event(1), obs=x)

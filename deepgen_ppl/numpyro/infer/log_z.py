@@ -226,4 +226,5 @@ def _of_program(
     )  # fmt: skip
     if found.evidence is None:
         raise ValueError("the program gave no evidence.")
+    energies.check_integrable(found.log_weights)
     return found.evidence

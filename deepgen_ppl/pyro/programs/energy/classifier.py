@@ -40,6 +40,7 @@ class EnergyClassifier(Energy):
         based model and you should treat it like one. ICLR 2020. https://arxiv.org/abs/1912.03263
 
     Example:
+        >>> import torch
         >>> base = dist.Normal(0.0, torch.tensor(2.0)).expand([2]).to_event(1)
         >>> energy = EnergyClassifier(MLP(2, 3, (16,)), base)
         >>> energy.classify(torch.zeros(5, 2)).probs.shape
