@@ -13,6 +13,10 @@ from deepgen_ppl.factor_graph import Factor, FactorGraph
 from deepgen_ppl.flow_checks import whole
 
 UNKNOWN = -1
+NO_LOG_Z = (
+    "the log Z of a CRF is known at its features, one of each sequence: crf(x).log_z. One chain "
+    "goes to dg.exact and dg.log_z as crf(x[0]).factor_graph()."
+)
 
 
 def check_sizes(net: Any, states: Any) -> int:
@@ -42,6 +46,29 @@ def check_sizes(net: Any, states: Any) -> int:
             raise TypeError(f"net must be a number of features or a network of them, not {kind}.")
         whole("net, as a number of features,", net)
     return whole("states", states, 2)
+
+
+def check_features(shape: Sequence[int], features: int) -> None:
+    """Refuse features that a linear map does not take.
+
+    Args:
+        shape: their shape.
+        features: number of features of each place.
+
+    Raises:
+        ValueError: naming both.
+
+    Example:
+        >>> check_features((8, 5, 4), 3)
+        Traceback (most recent call last):
+        ...
+        ValueError: this CRF takes features of shape (*batch, time, 3), these have (8, 5, 4).
+    """
+    shape = tuple(shape)
+    if len(shape) < 2 or shape[-1] != features:
+        raise ValueError(
+            f"this CRF takes features of shape (*batch, time, {features}), these have {shape}."
+        )
 
 
 def check_potentials(shape: Sequence[int], states: int) -> None:

@@ -201,6 +201,10 @@ def test_bad_input(dg: Any, on: Any, crf: Any) -> None:
         dg.CRF(FEATURES, 1)
     with pytest.raises(TypeError, match="number of features or a network"):
         dg.CRF("words", 3)
+    with pytest.raises(ValueError, match=r"\(\*batch, time, 2\), these have \(5, 4, 1\)"):
+        crf(X[..., :1])
+    with pytest.raises(TypeError, match=r"crf\(x\)\.log_z"):
+        dg.log_z(crf)
     with pytest.raises(ValueError, match=r"\(\*batch, time, 4\).*returned \(5, 4, 2\)"):
         dg.CRF(on.wide(2), 4)(on.array(X))
     with pytest.raises(ValueError, match=r"transition has shape \(2, 2\)"):

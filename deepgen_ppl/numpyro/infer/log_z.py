@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax import Array, random
 
-from deepgen_ppl import energies
+from deepgen_ppl import energies, labelling
 from deepgen_ppl.bounds import EvidenceBounds, lower_bound, upper_bound
 from deepgen_ppl.evidence import Evidence, evidence
 from deepgen_ppl.evidence_checks import check_counts
@@ -19,6 +19,7 @@ from deepgen_ppl.numpyro.data import as_key
 from deepgen_ppl.numpyro.infer import annealed
 from deepgen_ppl.numpyro.infer.ais import ais
 from deepgen_ppl.numpyro.infer.exact import exact
+from deepgen_ppl.numpyro.programs.energy.crf import CRF, LabelDistribution
 from deepgen_ppl.numpyro.programs.energy.ready import Energy
 
 
@@ -214,6 +215,8 @@ def _of_program(
     model_kwargs: Any, progress: bool, seed: Any,
 ) -> Evidence:  # fmt: skip
     """Return the log Z of a program with factors, annealed from its prior."""
+    if isinstance(model, CRF | LabelDistribution):
+        raise TypeError(labelling.NO_LOG_Z)
     if not callable(model):
         raise TypeError(f"log_z takes an energy or a program, not {type(model).__name__}.")
     if method not in ("auto", "ais"):

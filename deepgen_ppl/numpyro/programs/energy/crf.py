@@ -107,9 +107,13 @@ class CRF(eqx.Module):
             lengths: how many places of each sequence count, all of them by default.
 
         Raises:
-            ValueError: the network's output, or lengths, of another shape; a length of no place.
+            ValueError: features, the network's output, or lengths of another shape; a length of no
+                place.
         """
-        unary = self.net(jnp.asarray(features))
+        features = jnp.asarray(features)
+        if isinstance(self.net, MLP):
+            labelling.check_features(features.shape, self.net.weights[0].shape[0])
+        unary = self.net(features)
         labelling.check_potentials(unary.shape, self.states)
         return LabelDistribution(unary, self.transition, self.initial, self.final, lengths)
 
