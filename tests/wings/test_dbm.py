@@ -171,6 +171,7 @@ def trained(dg: Any, on: Any) -> tuple[np.ndarray, dict[str, float], Any]:
     fit = dg.contrastive(begun, x, optim=_adam(dg, 0.01), **about)
     dbm = dg.flows.fitted(begun, fit, "energy")
     note("trained", dbm)
+    scores["energy_width"] = float(fit.history["energy_width"][-1])
     return x, scores, dbm
 
 
@@ -191,6 +192,7 @@ def test_layers_are_learned_and_the_whole_goes_on(trained: Any) -> None:
     assert best - scores["flat"] > 0.4
     assert scores["pretrained"] > 0.5 * (best + scores["flat"])
     assert scores["trained"] > best - 0.1
+    assert np.isnan(scores["energy_width"])  # bounds of data, sums of chains: not compared
 
 
 def test_a_classifier_begins_with_the_layers(dg: Any, on: Any, trained: Any) -> None:

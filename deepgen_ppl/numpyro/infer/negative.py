@@ -93,6 +93,7 @@ class OwnChains:
     def __init__(self, energy: Any, name: str = "energy", site: str = "x") -> None:
         self.static = eqx.partition(energy, eqx.is_inexact_array)[1]
         self.key, self.site = f"{name}$params", site
+        self.counts_visible = energy.counts_visible
 
     def module(self, params: Values) -> Any:
         """Return the energy with parameters."""

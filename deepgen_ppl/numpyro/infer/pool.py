@@ -19,7 +19,7 @@ from deepgen_ppl.loop import NonFiniteError
 from deepgen_ppl.numpyro.compilation import quickly
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.infer.fit import Fit
-from deepgen_ppl.numpyro.infer.negative import Sampler
+from deepgen_ppl.numpyro.infer.negative import OwnChains, Sampler
 from deepgen_ppl.numpyro.infer.phases import (
     Phases,
 )
@@ -124,7 +124,12 @@ class Run:
 
     @property
     def same_kind(self) -> float:
-        """One where data and chains have energies of the same kind: no hidden site summed out."""
+        """One where data and chains have energies of the same kind, else not a number.
+
+        They differ where hidden units are summed out or bounded for the data, not for the chains.
+        """
+        if isinstance(self.chains, OwnChains):
+            return 1.0 if self.chains.counts_visible else float("nan")
         own = isinstance(self.chains, ProgramChains)
         return float("nan") if own and self.phases.positive in ("exact", "guide") else 1.0
 

@@ -20,7 +20,7 @@ It may bring its own chain, which `dg.contrastive` and `dg.log_z` then run inste
   from data;
 - `chain_log_prob(state)`: the log density by which a state counts in the negative phase, the mean
   of whose gradient over the model's law is the gradient of log Z: that of the visible values, or
-  of more where the hidden units cannot be summed out.
+  of more where the hidden units cannot be summed out; `counts_visible` tells which.
 
 A state is any pytree of arrays whose leading axis is the chain: it is gathered, scattered and
 saved along that axis. Gradients never go through a chain.
@@ -28,7 +28,7 @@ saved along that axis. Gradients never go through a chain.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -57,6 +57,8 @@ class ReadyEnergy(Protocol):
 @runtime_checkable
 class Chains(Protocol):
     """The chain that a ready energy brings along."""
+
+    counts_visible: ClassVar[bool]
 
     def init_chains(self, key: Array, num_chains: int) -> Any:
         """Return the state of chains drawn from the base rate.

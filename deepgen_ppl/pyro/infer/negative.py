@@ -93,6 +93,7 @@ class OwnChains:
 
     def __init__(self, energy: Any, params: Iterable[Param], site: str = "x") -> None:
         self.energy, self.params, self.site = energy, tuple(params), site
+        self.counts_visible = energy.counts_visible
 
     def start(self, params: Values, data: Data, rows: Tensor, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base rate."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -67,6 +67,7 @@ class DBM(Harmonium):
         (3,)
     """
 
+    counts_visible: ClassVar[bool] = False
     weights: tuple[Array, ...]
     visible_bias: Array
     hidden_biases: tuple[Array, ...]

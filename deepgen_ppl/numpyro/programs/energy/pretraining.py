@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -101,6 +101,7 @@ class Layer(Harmonium):
         copies: number of copies of visible and of hidden units.
     """
 
+    counts_visible: ClassVar[bool] = False
     weight: Array
     visible_bias: Array
     hidden_bias: Array

@@ -33,6 +33,7 @@ class Energy(eqx.Module):
     """
 
     log_z: eqx.AbstractVar[Evidence | None]
+    counts_visible: ClassVar[bool] = True  # whether chains count by their visible values alone
 
     @property
     @abstractmethod

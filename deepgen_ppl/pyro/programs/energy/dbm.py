@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -63,6 +63,8 @@ class DBM(Harmonium):
         >>> dbm().log_prob(torch.zeros(3, 6)).shape
         torch.Size([3])
     """
+
+    counts_visible: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -101,6 +101,8 @@ class Layer(Harmonium):
         units: the visible units, binary when None.
         copies: number of copies of visible and of hidden units.
     """
+
+    counts_visible: ClassVar[bool] = False
 
     def __init__(self, weight: Any, units: Units | None, copies: tuple[int, int]) -> None:
         super().__init__()

@@ -30,6 +30,7 @@ class Energy(nn.Module):
     """
 
     log_z: Evidence | None
+    counts_visible: ClassVar[bool] = True  # whether chains count by their visible values alone
 
     @property
     @abstractmethod
