@@ -35,7 +35,7 @@ def main() -> None:
     as_array = np.asarray
     if args.wing == "pyro":
         as_array = importlib.import_module("torch").as_tensor
-    rows = (load_digits().data > 7).astype("float32")
+    rows = (np.asarray(load_digits(return_X_y=True)[0]) > 7).astype("float32")
     held = np.arange(len(rows)) % 5 == 0
     x, test = rows[~held], rows[held]
     about = {
