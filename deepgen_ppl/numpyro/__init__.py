@@ -84,6 +84,7 @@ from deepgen_ppl.numpyro.programs.energy.product import ProductOfExperts
 from deepgen_ppl.numpyro.programs.energy.rbm import RBM
 from deepgen_ppl.numpyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.numpyro.programs.mixture import mixture
+from deepgen_ppl.numpyro.programs.vae.semi_supervised import SemiSupervisedVAE
 from deepgen_ppl.numpyro.programs.vae.vae import VAE
 from deepgen_ppl.pair_graph import grid_edges
 from deepgen_ppl.ranking import rank_by_evidence
@@ -136,6 +137,7 @@ __all__ = [
     "Progress",
     "RelaxedELBO",
     "Renyi",
+    "SemiSupervisedVAE",
     "ais",
     "amortization_gap",
     "autoregressive",

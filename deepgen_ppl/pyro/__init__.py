@@ -85,6 +85,7 @@ from deepgen_ppl.pyro.programs.energy.product import ProductOfExperts
 from deepgen_ppl.pyro.programs.energy.rbm import RBM
 from deepgen_ppl.pyro.programs.markov import hmm, markov_chain
 from deepgen_ppl.pyro.programs.mixture import mixture
+from deepgen_ppl.pyro.programs.vae.semi_supervised import SemiSupervisedVAE
 from deepgen_ppl.pyro.programs.vae.vae import VAE
 from deepgen_ppl.ranking import rank_by_evidence
 from deepgen_ppl.report import report
@@ -136,6 +137,7 @@ __all__ = [
     "Progress",
     "RelaxedELBO",
     "Renyi",
+    "SemiSupervisedVAE",
     "ais",
     "amortization_gap",
     "autoregressive",

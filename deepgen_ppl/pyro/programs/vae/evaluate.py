@@ -74,5 +74,5 @@ def evaluated(
 def _example(owner: Any, learned: Mapping[str, Tensor]) -> tuple[Any, ...]:
     """Return data of the right shapes, by which the programs are read."""
     rows = len(learned["table"]) if "table" in learned else 2
-    y = torch.zeros(rows, owner.context) if owner.context else None
-    return torch.zeros(rows, *owner.features), y, None
+    x = torch.zeros(rows, *owner.features)
+    return (x, torch.zeros(rows, owner.context)) if owner.context else (x,)
