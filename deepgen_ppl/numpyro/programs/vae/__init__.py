@@ -25,6 +25,7 @@ from deepgen_ppl.likelihoods import (
     Poisson,
     StudentT,
 )
+from deepgen_ppl.numpyro.image_nets import ConvDecoder, ConvEncoder, ResidualMLP
 from deepgen_ppl.numpyro.relaxation import OneHots
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "CategoricalPosterior",
     "CategoricalPrior",
     "ContinuousBernoulli",
+    "ConvDecoder",
+    "ConvEncoder",
     "Diagonal",
     "DiscretizedLogistic",
     "FlowPosterior",
@@ -47,6 +50,7 @@ __all__ = [
     "NegativeBinomial",
     "OneHots",
     "Poisson",
+    "ResidualMLP",
     "StandardNormal",
     "StudentT",
     "VampPrior",

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro.contrib.module import eqx_module, nnx_module
 
+from deepgen_ppl.numpyro.image_nets import ResidualMLP
 from deepgen_ppl.numpyro.nets import MLP
 from deepgen_ppl.numpyro.programs.vae.ladder import BottomUp
 
@@ -55,7 +56,7 @@ def registered(name: str, thing: Any) -> Any:
 
 def applied(net: Any, value: Array, event_dim: int, context: Array | None) -> Any:
     """Apply a network to a batch; a perceptron sees each datum as a vector."""
-    if isinstance(net, MLP | BottomUp):
+    if isinstance(net, MLP | BottomUp | ResidualMLP):
         value = jnp.reshape(value, (*value.shape[: value.ndim - event_dim], -1))
     return net(value) if context is None else net(value, context)
 

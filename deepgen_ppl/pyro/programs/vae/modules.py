@@ -10,6 +10,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from deepgen_ppl.pyro.image_nets import ResidualMLP
 from deepgen_ppl.pyro.nets import MLP, as_parameter
 from deepgen_ppl.pyro.programs.vae.ladder import BottomUp
 
@@ -53,7 +54,7 @@ def reference(modules: Mapping[str, Any]) -> Tensor:
 
 def applied(net: Any, value: Tensor, event_dim: int, context: Tensor | None) -> Any:
     """Apply a network to a batch; a perceptron sees each datum as a vector."""
-    if isinstance(net, MLP | BottomUp):
+    if isinstance(net, MLP | BottomUp | ResidualMLP):
         value = value.reshape(*value.shape[: value.dim() - event_dim], -1)
     return net(value) if context is None else net(value, context)
 

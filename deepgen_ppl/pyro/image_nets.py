@@ -1,0 +1,242 @@
+"""Networks of images, convolutional, and of vectors, residual; for encoders, decoders, contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deepgen_ppl import flow_checks, image_networks
+from deepgen_ppl.pyro.nets import ACTIVATIONS, as_parameter
+
+
+class ConvEncoder(nn.Module):
+    r"""A convolutional network from images to features, on batches of any shape.
+
+    At each scale a convolution of 3 x 3 pixels halves height and width (rounded up), then come
+    residual blocks \(h + K_2 * a(K_1 * h)\), which begin as the identity; a linear layer ends it.
+    The context enters after the first convolution, by its own product.
+
+    Args:
+        image: shape of the images, (height, width) or (height, width, channels).
+        outputs: number of features.
+        channels: channels at each scale, the finest first.
+        blocks: residual blocks at each scale.
+        context: number of context features.
+        activation: as of `MLP`.
+        seed: seed of the initial weights, or a NumPy generator.
+
+    Raises:
+        ValueError: a shape or sizes that are none, or the activation is unknown.
+
+    References:
+        He, Zhang, Ren, Sun: Deep residual learning for image recognition. CVPR 2016.
+        https://arxiv.org/abs/1512.03385
+
+    Example:
+        >>> import torch
+        >>> ConvEncoder((8, 8), 5, (4, 8))(torch.ones(3, 8, 8)).shape
+        torch.Size([3, 5])
+    """
+
+    def __init__(
+        self,
+        image: Sequence[int],
+        outputs: int,
+        channels: Sequence[int] = (16, 32),
+        blocks: int = 0,
+        context: int = 0,
+        *,
+        activation: str = "relu",
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        super().__init__()
+        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
+        image_networks.check(image, outputs, channels, blocks)
+        flow_checks.whole("context", context, 0)
+        drawn = image_networks.encoder(seed, image, outputs, channels, blocks, context)
+        self.weights = nn.ParameterDict({name: as_parameter(w) for name, w in drawn.items()})
+        self.image, self.scales, self.blocks = tuple(image), len(channels), blocks
+        self.activation = activation
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch height width ..."],
+        context: Float[Tensor, "*#batch context"] | None = None,
+    ) -> Float[Tensor, "*batch outputs"]:
+        """Return the features of images."""
+        lead = x.shape[: x.dim() - len(self.image)]
+        h = x.reshape(-1, *image_networks.shape_of(self.image)).permute(0, 3, 1, 2)
+        h = h.to(self.weights["last"].dtype)
+        activation = ACTIVATIONS[self.activation]
+        for scale in range(self.scales):
+            h = _convolved(h, self.weights, f"conv_{scale}", 2)
+            if scale == 0 and "from_context" in self.weights and context is not None:
+                added = context @ self.weights["from_context"]
+                added = added.expand(*lead, added.shape[-1])
+                h = h + added.reshape(len(h), -1, 1, 1)
+            h = activation(h)
+            for block in range(self.blocks):
+                h = _block(h, self.weights, f"block_{scale}_{block}", activation)
+        h = h.permute(0, 2, 3, 1).reshape(*lead, -1)
+        return h @ self.weights["last"] + self.weights["last_bias"]
+
+
+class ConvDecoder(nn.Module):
+    r"""A convolutional network from features to images, on batches of any shape.
+
+    A linear layer makes the coarsest scale; at each scale come residual blocks, then every pixel is
+    repeated in both directions and a convolution of 3 x 3 pixels follows. It undoes the shapes of
+    `ConvEncoder`. The context enters in the first layer, by its own product.
+
+    Args:
+        inputs: number of features.
+        image: shape of the images, (height, width) or (height, width, channels).
+        outputs: outputs of each pixel and channel, on the last axis, as many as a likelihood takes.
+        channels: channels at each scale, the coarsest first.
+        blocks: residual blocks at each scale.
+        context: number of context features.
+        activation: as of `MLP`.
+        seed: seed of the initial weights, or a NumPy generator.
+
+    Raises:
+        ValueError: a shape or sizes that are none, or the activation is unknown.
+
+    Example:
+        >>> import torch
+        >>> ConvDecoder(5, (8, 8), 2, (8, 4))(torch.ones(3, 5)).shape
+        torch.Size([3, 8, 8, 2])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        image: Sequence[int],
+        outputs: int = 1,
+        channels: Sequence[int] = (32, 16),
+        blocks: int = 0,
+        context: int = 0,
+        *,
+        activation: str = "relu",
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        super().__init__()
+        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
+        image_networks.check(image, inputs, channels, blocks)
+        flow_checks.whole("outputs", outputs)
+        flow_checks.whole("context", context, 0)
+        sizes = inputs, image, outputs, channels, blocks, context
+        self.weights = nn.ParameterDict(
+            {name: as_parameter(w) for name, w in image_networks.decoder(seed, *sizes).items()}
+        )
+        self.image, self.scales, self.blocks = tuple(image), len(channels), blocks
+        self.outputs, self.activation = outputs, activation
+
+    def forward(
+        self,
+        z: Float[Tensor, "*batch inputs"],
+        context: Float[Tensor, "*#batch context"] | None = None,
+    ) -> Float[Tensor, "*batch height width ... outputs"]:
+        """Return the numbers of each pixel."""
+        activation = ACTIVATIONS[self.activation]
+        h = z @ self.weights["first"] + self.weights["first_bias"]
+        if "from_context" in self.weights and context is not None:
+            h = h + context @ self.weights["from_context"]
+        lead, sizes = h.shape[:-1], image_networks.scales(self.image, self.scales)
+        h = activation(h).reshape(-1, *sizes[-1], self.weights["conv_0"].shape[2])
+        h = h.permute(0, 3, 1, 2)
+        for scale in range(self.scales):
+            for block in range(self.blocks):
+                h = _block(h, self.weights, f"block_{scale}_{block}", activation)
+            height, width = sizes[self.scales - 1 - scale]
+            h = h.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :height, :width]
+            h = _convolved(h, self.weights, f"conv_{scale}")
+            h = activation(h) if scale < self.scales - 1 else h
+        return h.permute(0, 2, 3, 1).reshape(*lead, *self.image, self.outputs)
+
+
+class ResidualMLP(nn.Module):
+    r"""A perceptron of residual blocks, on batches of any shape.
+
+    \[ h_0 = x W + c W_c + b, \quad h_l = h_{l-1} + U_l\, a(V_l\, a(h_{l-1}) + b_l) + c_l, \quad
+       y = a(h_L) W' + b' \]
+
+    Args:
+        inputs: number of inputs.
+        outputs: number of outputs.
+        units: units of every layer.
+        blocks: number of blocks, each the identity at first.
+        context: number of context features.
+        activation: as of `MLP`.
+        seed: seed of the initial weights, or a NumPy generator.
+
+    Raises:
+        ValueError: a size is no whole number, or the activation is unknown.
+
+    References:
+        He, Zhang, Ren, Sun: Identity mappings in deep residual networks. ECCV 2016.
+        https://arxiv.org/abs/1603.05027
+
+    Example:
+        >>> import torch
+        >>> ResidualMLP(3, 2, 16)(torch.ones(5, 3)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        units: int = 128,
+        blocks: int = 2,
+        context: int = 0,
+        *,
+        activation: str = "relu",
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        super().__init__()
+        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
+        for name, size in (("inputs", inputs), ("outputs", outputs), ("units", units)):
+            flow_checks.whole(name, size)
+        flow_checks.whole("blocks", blocks, 0)
+        flow_checks.whole("context", context, 0)
+        sizes = inputs, outputs, units, blocks, context
+        self.weights = nn.ParameterDict(
+            {name: as_parameter(w) for name, w in image_networks.residual(seed, *sizes).items()}
+        )
+        self.blocks, self.activation = blocks, activation
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch inputs"],
+        context: Float[Tensor, "*#batch context"] | None = None,
+    ) -> Float[Tensor, "*batch outputs"]:
+        """Return the outputs at inputs and context."""
+        activation = ACTIVATIONS[self.activation]
+        h = x @ self.weights["first"] + self.weights["first_bias"]
+        if "from_context" in self.weights and context is not None:
+            h = h + context @ self.weights["from_context"]
+        for block in range(self.blocks):
+            own = f"block_{block}"
+            inner = activation(h) @ self.weights[f"{own}_in"] + self.weights[f"{own}_in_bias"]
+            inner = activation(inner) @ self.weights[f"{own}_out"]
+            h = h + inner + self.weights[f"{own}_out_bias"]
+        return activation(h) @ self.weights["last"] + self.weights["last_bias"]
+
+
+def _convolved(
+    x: Float[Tensor, "rows inputs height width"], weights: Any, name: str, step: int = 1
+) -> Float[Tensor, "rows outputs h w"]:
+    """Return the convolution of images with a kernel of 3 x 3 pixels, zeros around them."""
+    kernel = weights[name].permute(3, 2, 0, 1)
+    return functional.conv2d(x, kernel, weights[f"{name}_bias"], stride=step, padding=1)
+
+
+def _block(h: Tensor, weights: Any, name: str, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return images after a residual block."""
+    inner = activation(_convolved(h, weights, f"{name}_in"))
+    return h + _convolved(inner, weights, f"{name}_out")
