@@ -48,7 +48,9 @@ def compare(language, dg, steps, labelled, out):
     x, y, test, truth = split(labelled)
     known = y >= 0
     alone = dg.neural_classifier(10, hidden=(64,))
-    fit = dg.svi(alone, alone.guide, x[known], y[known], num_steps=300, progress=False)
+    fit = dg.svi(
+        alone, alone.guide, x[known], y[known], num_steps=min(300, 2 * steps), progress=False
+    )
     wrong = (alone.probabilities(fit, test).argmax(1) != truth).mean()
     print(f"  {known.sum()} labels, classifier alone: error {wrong:.3f}")
     model = dg.SemiSupervisedVAE(

@@ -78,7 +78,7 @@ def test_a_batch_is_its_rows(name: str = "images to features") -> None:
 @pytest.mark.parametrize("dg", [on_numpyro, on_pyro], ids=["numpyro", "pyro"])
 def test_an_autoencoder_of_images(dg: Any) -> None:
     """Trains in minibatches, and the encoder of the wrong number of outputs is named."""
-    x = (np.random.default_rng(1).uniform(size=(30, 6, 5)) < 0.3).astype("float32")
+    x = (np.random.default_rng(1).uniform(size=(30, 6, 5)) < 0.3).astype(float)
     nets = dg.vae.ConvEncoder((6, 5), 4, (4,)), dg.vae.ConvDecoder(2, (6, 5), 1, (4,), 1)
     vae = dg.VAE(*nets, features=(6, 5), latents=2)
     fit = dg.svi(*vae, x, num_steps=60, batch_size=10, progress=False)
