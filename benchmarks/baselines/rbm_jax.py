@@ -19,9 +19,9 @@ def products(weight: Array, x: Array, state: tuple[Array, Array], sweeps: int, s
         v = jnp.tanh(h @ weight.T)
         return v, jnp.tanh(v @ weight)
 
-    def step(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def step(_: int | Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         w, v, h = carry
-        for _ in range(sweeps):
+        for _number in range(sweeps):
             v, h = sweep(h)
         w = w + 1e-9 * (x.T @ jnp.tanh(x @ w) - v.T @ h)
         return w, v, h

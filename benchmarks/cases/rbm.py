@@ -45,13 +45,14 @@ def build(variant: str, quick: bool) -> Case:
 
 def ours(x: np.ndarray, sweeps: int, steps: int) -> Callable[[int], Run]:
     """Return runs of `contrastive`, timed from its first report to its last, reports included."""
+    import jax.numpy as jnp
     import optax
 
     import deepgen_ppl.numpyro as dg
 
     def run(seed: int) -> Run:
         marks: list[tuple[int, float]] = []
-        rbm = dg.RBM(784, HIDDEN, seed=0).at_base_rates(x)
+        rbm = dg.RBM(784, HIDDEN, seed=0).at_base_rates(jnp.asarray(x))
         fit = dg.contrastive(
             rbm, x, num_steps=steps, batch_size=BATCH, num_chains=BATCH, chain_steps=sweeps,
             optim=optax.sgd(0.01 / len(x)), progress=False, seed=seed,
