@@ -115,6 +115,8 @@ def program(flow: Flow, name: str = "flow") -> Callable[..., None]:
 def fitted(flow: Any, fit: Any, name: str = "flow") -> Any:
     """Return a flow, or another module of a program, with the values that a fit has learned.
 
+    What an energy knew of its log Z before, it knows no more.
+
     Args:
         flow: the module that the program registers.
         fit: a `Fit`, or its `params`.
@@ -137,7 +139,8 @@ def fitted(flow: Any, fit: Any, name: str = "flow") -> Any:
         known = ", ".join(repr(k.removesuffix("$params")) for k in params if k.endswith("$params"))
         raise ValueError(f"the fit has no module '{name}', only {known or 'no module at all'}.")
     _, static = eqx.partition(flow, eqx.is_inexact_array)
-    return eqx.combine(jax.tree.map(jnp.asarray, params[key]), static)
+    found = eqx.combine(jax.tree.map(jnp.asarray, params[key]), static)
+    return found if getattr(found, "log_z", None) is None else found.without_log_z()
 
 
 def standardised(flow: Flow, x: Float[Array, "rows ..."]) -> Flow:

@@ -114,6 +114,8 @@ def program(flow: Flow, name: str = "flow") -> Callable[..., None]:
 def fitted(flow: Any, fit: Any, name: str = "flow") -> Any:
     """Return a flow, or another module of a program, with the values that a fit has learned.
 
+    What an energy knew of its log Z before, it knows no more.
+
     Args:
         flow: the module that the program registers.
         fit: a `Fit`, or its `params`.
@@ -140,7 +142,7 @@ def fitted(flow: Any, fit: Any, name: str = "flow") -> Any:
         for key, tensor in (*found.named_parameters(), *found.named_buffers()):
             if key in own:
                 tensor.copy_(torch.as_tensor(own[key]))
-    return found
+    return found if getattr(found, "log_z", None) is None else found.without_log_z()
 
 
 def standardised(flow: Flow, x: Float[Tensor, "rows ..."]) -> Flow:

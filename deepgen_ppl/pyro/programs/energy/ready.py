@@ -100,6 +100,10 @@ class Energy(nn.Module):
         """
         return replaced(self, log_z=energies.as_log_z(log_z))
 
+    def without_log_z(self) -> Self:
+        """Return a copy whose log Z is not known, as after training."""
+        return replaced(self, log_z=None)
+
     def log_ratio(
         self, x: Float[Tensor, "*batch *event"], y: Float[Tensor, "*batch *event"]
     ) -> Float[Tensor, "*batch"]:
