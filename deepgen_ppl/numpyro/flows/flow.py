@@ -138,9 +138,12 @@ def fitted(flow: Any, fit: Any, name: str = "flow") -> Any:
     if key not in params:
         known = ", ".join(repr(k.removesuffix("$params")) for k in params if k.endswith("$params"))
         raise ValueError(f"the fit has no module '{name}', only {known or 'no module at all'}.")
+    learned, flow = (
+        module if getattr(module, "log_z", None) is None else module.without_log_z()
+        for module in (params[key], flow)
+    )
     _, static = eqx.partition(flow, eqx.is_inexact_array)
-    found = eqx.combine(jax.tree.map(jnp.asarray, params[key]), static)
-    return found if getattr(found, "log_z", None) is None else found.without_log_z()
+    return eqx.combine(jax.tree.map(jnp.asarray, learned), static)
 
 
 def standardised(flow: Flow, x: Float[Array, "rows ..."]) -> Flow:
