@@ -156,8 +156,8 @@ def as_factor_graph(graph: PairGraph, unary: np.ndarray, pairwise: np.ndarray) -
         ((names[a], names[b]), table)
         for (a, b), table in zip(graph.edges, np.asarray(pairwise, float), strict=True)
     ]
-    states = np.shape(unary)[-1]
-    return FactorGraph(dict.fromkeys(names, states), [*ones, *twos])
+    states = int(np.shape(unary)[-1])
+    return FactorGraph({name: states for name in names}, [*ones, *twos])
 
 
 def broadcast(name: str, value: Any, shape: Sequence[int]) -> np.ndarray:

@@ -59,7 +59,7 @@ def exact(
         max_bytes: memory above which it stops with the numbers.
 
     Returns:
-        Log evidence, marginals, and what follows from them on request: joint marginals, the most
+        Log evidence and marginals, and what follows from them on request, joint marginals, the most
         probable values, draws, expected counts, entropy.
 
     Raises:

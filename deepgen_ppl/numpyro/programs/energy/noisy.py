@@ -128,7 +128,7 @@ class NoiseConditionalEnergy(Energy):
     def score(
         self, x: Float[Array, "*batch *event"], level: Float[Array, "*#batch"] | float
     ) -> Float[Array, "*batch *event"]:
-        r"""Return the slope of the log density at a level, \(\nabla_x \log p_\sigma(x)\).
+        r"""Return the slope of the log density at a level, \(\nabla_x \log p_{\sigma}(x)\).
 
         Args:
             x: values.

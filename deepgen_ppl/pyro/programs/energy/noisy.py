@@ -122,7 +122,7 @@ class NoiseConditionalEnergy(Energy):
     def score(
         self, x: Float[Tensor, "*batch *event"], level: Float[Tensor, "*#batch"] | float
     ) -> Float[Tensor, "*batch *event"]:
-        r"""Return the slope of the log density at a level, \(\nabla_x \log p_\sigma(x)\).
+        r"""Return the slope of the log density at a level, \(\nabla_x \log p_{\sigma}(x)\).
 
         Args:
             x: values.
