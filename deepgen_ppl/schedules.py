@@ -71,6 +71,17 @@ Weight = float | KLAnnealing
 """A weight of the KL divergence: a number, or one that changes from step to step."""
 
 
+def at(weight: Weight, step: Any) -> Any:
+    """Return the weight at a step; the one that a run comes to where there is none.
+
+    Example:
+        >>> import numpy as np
+        >>> float(at(KLAnnealing(10), np.array(5))), at(KLAnnealing(10, end=0.5), None), at(2.0, 5)
+        (0.5, 0.5, 2.0)
+    """
+    return weight(step) if isinstance(weight, KLAnnealing) and step is not None else last(weight)
+
+
 def last(weight: Weight) -> float:
     """Return the weight that a run comes to.
 

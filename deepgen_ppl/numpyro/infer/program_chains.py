@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -230,10 +230,12 @@ class ProgramChains:
 
         if self.discrete.differences == "exact":
 
+            def terms(x: Array) -> Array:
+                return self._terms(args, x, z)
+
             def gains(x: Array) -> tuple[Array, Array]:
-                state = gibbs.init(x, lambda x: self._terms(args, x, z))
+                state = gibbs.init(x, terms)
                 options = {"num_values": self.coordinates.num_values}
-                terms: Callable = lambda x: self._terms(args, x, z)  # noqa: E731
                 told = gibbs.conditionals(state, terms, self.table, **options)
                 return state.terms.sum(-1), told
 

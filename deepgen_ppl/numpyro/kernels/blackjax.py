@@ -81,10 +81,10 @@ class MEADS:
         """Return the state of all chains and the parameters that warm-up learnt."""
         import blackjax
 
-        algorithm = blackjax.meads_adaptation(
+        algorithm: Any = blackjax.meads_adaptation(
             log_density, len(z), num_folds=self.num_folds, adaptation_info_fn=lambda *_: None
         )
-        (state, found), _ = algorithm.run(key, z, num_warmup)  # type: ignore[misc]
+        (state, found), _ = algorithm.run(key, z, num_warmup)
         return state, found
 
     def step(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from deepgen_ppl import objective_checks
 from deepgen_ppl.numpyro.parts import Parts, beside, local_latents, parts, prior_draws, several
 from deepgen_ppl.numpyro.program import Inputs, Pair, Weights, log_weights
-from deepgen_ppl.schedules import KLAnnealing, Weight, last
+from deepgen_ppl.schedules import Weight, at
 
 Params = dict[str, Any]
 
@@ -174,7 +174,7 @@ class ELBO:
         local = sum((jnp.sum(x, axis=-1) for x in found.costs.values()), none[1])
         kl = jnp.mean(shared + scale * jnp.sum(local, axis=-1))
         charged = jnp.mean(shared) + inputs.num_rows * free if self.free_bits else kl
-        beta = self._beta(step)
+        beta = at(self.beta, step)
         loss = beta * charged - likelihood + self.mmd * inputs.num_rows * jnp.mean(discrepancy)
         if pair.scored:
             weights = Weights(
@@ -191,11 +191,6 @@ class ELBO:
             loss = loss - score(pair, weights)
         state = jax.tree.map(lambda leaf: leaf[0], found.state)
         return loss, Aux(state, (lax.stop_gradient(likelihood - kl), lax.stop_gradient(kl)))
-
-    def _beta(self, step: Array | None) -> Any:
-        if not isinstance(self.beta, KLAnnealing):
-            return self.beta
-        return last(self.beta) if step is None else self.beta(step)
 
     def _free(self, found: Parts) -> tuple[Array, Array]:
         """Return the divergence per datum with free bits, and what each draw of a row pays."""

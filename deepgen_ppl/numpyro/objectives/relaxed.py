@@ -14,7 +14,7 @@ from deepgen_ppl.numpyro.objectives.elbo import ELBO, Aux, Params
 from deepgen_ppl.numpyro.program import Inputs, Pair
 from deepgen_ppl.numpyro.relaxation import base, relaxed
 from deepgen_ppl.numpyro.structure import Program
-from deepgen_ppl.schedules import KLAnnealing, Weight, last
+from deepgen_ppl.schedules import Weight, at
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ class RelaxedELBO:
         step: Array | None = None,
     ) -> tuple[Float[Array, ""], Aux]:
         """Return the loss, the new mutable state and the bound of the discrete model."""
-        scheduled = isinstance(self.temperature, KLAnnealing) and step is not None
-        temperature = self.temperature(step) if scheduled else last(self.temperature)  # type: ignore[operator]
+        temperature = at(self.temperature, step)
         soft = relaxed_pair(pair, temperature, self.straight_through)
         loss, aux = self._inner(soft, params, inputs, rows, key, step)
         if self.straight_through:

@@ -288,8 +288,10 @@ class ProgramChains:
 
         if self.discrete.differences == "exact":
 
+            def terms(x: Tensor) -> Tensor:
+                return self._terms(args, x, z)
+
             def gains(x: Tensor) -> tuple[Tensor, Tensor]:
-                terms: Callable = lambda x: self._terms(args, x, z)  # noqa: E731
                 state = gibbs.init(x, terms)
                 options = {"num_values": self.coordinates.num_values}
                 told = gibbs.conditionals(state, terms, self.table, **options)

@@ -13,7 +13,7 @@ from torch import Tensor
 from deepgen_ppl import objective_checks
 from deepgen_ppl.pyro.parts import Parts, beside, local_latents, parts, prior_draws
 from deepgen_ppl.pyro.program import Pair, Weights, particles, several
-from deepgen_ppl.schedules import KLAnnealing, Weight, last
+from deepgen_ppl.schedules import Weight, at
 
 Params = Mapping[str, Tensor]
 
@@ -171,7 +171,7 @@ class ELBO:
         local = sum((x.sum(-1) for x in found.costs.values()), none[1])
         kl = torch.mean(shared + scale * local.sum(-1))
         charged = torch.mean(shared) + num_rows * free if self.free_bits else kl
-        beta = self._beta(step)
+        beta = at(self.beta, step)
         loss = beta * charged - likelihood + self.mmd * num_rows * torch.mean(discrepancy)
         if pair.scored:
             weights = Weights(
@@ -184,11 +184,6 @@ class ELBO:
             )
             loss = loss - score(pair, weights)
         return torch.stack([loss, (likelihood - kl).detach(), kl.detach()])
-
-    def _beta(self, step: Tensor | None) -> Any:
-        if not isinstance(self.beta, KLAnnealing):
-            return self.beta
-        return last(self.beta) if step is None else self.beta(step)
 
     def _free(self, found: Parts) -> tuple[Tensor, Tensor]:
         """Return the divergence per datum with free bits, and what each draw of a row pays."""

@@ -16,7 +16,7 @@ from deepgen_ppl.pyro.objectives.elbo import ELBO, Params
 from deepgen_ppl.pyro.program import Pair
 from deepgen_ppl.pyro.relaxation import base, relaxed
 from deepgen_ppl.pyro.structure import Program
-from deepgen_ppl.schedules import KLAnnealing, Weight, last
+from deepgen_ppl.schedules import Weight, at
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ class RelaxedELBO:
         step: Tensor | None = None,
     ) -> Float[Tensor, " columns"]:
         """Return the loss and, beside it, the bound of the discrete model with its divergence."""
-        scheduled = isinstance(self.temperature, KLAnnealing) and step is not None
-        temperature = self.temperature(step) if scheduled else last(self.temperature)  # type: ignore[operator]
+        temperature = at(self.temperature, step)
         soft = relaxed_pair(pair, temperature, self.straight_through)
         found = self._inner(soft, params, data, rows, step)
         if self.straight_through:

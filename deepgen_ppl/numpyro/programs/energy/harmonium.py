@@ -26,7 +26,7 @@ class Harmonium(Energy):
     \[ \log p^*(f, g) = \log g(f) + a \cdot f + f^\top W g + b \cdot g \]
 
     The visible units come first on the first side; what else stands there is hidden. A kind says
-    what `parts`, `first_means`, `chains_at` and `unnormalised_log_prob` are. Its chain draws one
+    what `parts`, `first_means` and `unnormalised_log_prob` are. Its chain draws one
     side given the other, in turn.
     """
 
@@ -56,14 +56,14 @@ class Harmonium(Energy):
             x: visible values.
         """
 
-    @abstractmethod
     def chains_at(self, key: Array, x: Float[Array, "chain visible"]) -> tuple[Array, Array]:
         """Return the state of chains with these visible values.
 
         Args:
-            key: random key, for the hidden units.
+            key: random key, for the other units.
             x: a visible value for each chain.
         """
+        return self.with_second(key, self.first_means(x))
 
     def base(self) -> Any:
         """Return independent visible units that see nothing."""

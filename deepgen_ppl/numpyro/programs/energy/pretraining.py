@@ -153,12 +153,3 @@ class Layer(Harmonium):
             x: visible values.
         """
         return jnp.concatenate([self.statistics(x)] * self.copies[0], -1)
-
-    def chains_at(self, key: Array, x: Float[Array, "chain visible"]) -> tuple[Array, Array]:
-        """Return the state of chains whose copies have these visible values.
-
-        Args:
-            key: random key, for the hidden units.
-            x: a visible value for each chain.
-        """
-        return self.with_second(key, self.first_means(x))

@@ -156,12 +156,3 @@ class RBM(Harmonium):
             x: visible values.
         """
         return self.statistics(x)
-
-    def chains_at(self, key: Array, x: Float[Array, "chain visible"]) -> tuple[Array, Array]:
-        """Return the state of chains with these visible values.
-
-        Args:
-            key: random key, for the hidden units.
-            x: a visible value for each chain.
-        """
-        return self.with_second(key, self.statistics(x))

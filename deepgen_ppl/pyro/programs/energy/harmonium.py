@@ -24,7 +24,7 @@ class Harmonium(Energy):
     \[ \log p^*(f, g) = \log g(f) + a \cdot f + f^\top W g + b \cdot g \]
 
     The visible units come first on the first side; what else stands there is hidden. A kind says
-    what `parts`, `first_means`, `chains_at` and `unnormalised_log_prob` are. Its chain draws one
+    what `parts`, `first_means` and `unnormalised_log_prob` are. Its chain draws one
     side given the other, in turn.
     """
 
@@ -54,16 +54,17 @@ class Harmonium(Energy):
             x: visible values.
         """
 
-    @abstractmethod
     def chains_at(
         self, generator: Generator | None, x: Float[Tensor, "chain visible"]
     ) -> tuple[Tensor, Tensor]:
         """Return the state of chains with these visible values.
 
         Args:
-            generator: source of the random numbers, torch's own when None, for the hidden units.
+            generator: source of the random numbers, torch's own when None, for the other units.
             x: a visible value for each chain.
         """
+        with torch.no_grad():
+            return self.with_second(generator, self.first_means(x))
 
     def base(self) -> Any:
         """Return independent visible units that see nothing."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
 from deepgen_ppl import boltzmann
 from deepgen_ppl.evidence import Evidence
@@ -150,15 +150,3 @@ class Layer(Harmonium):
             x: visible values.
         """
         return torch.cat([self.statistics(x)] * self.copies[0], -1)
-
-    def chains_at(
-        self, generator: Generator | None, x: Float[Tensor, "chain visible"]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the state of chains whose copies have these visible values.
-
-        Args:
-            generator: source of the random numbers, torch's own when None, for the hidden units.
-            x: a visible value for each chain.
-        """
-        with torch.no_grad():
-            return self.with_second(generator, self.first_means(x))

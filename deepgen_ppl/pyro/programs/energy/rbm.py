@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
 from deepgen_ppl import energies
 from deepgen_ppl.evidence import Evidence
@@ -150,15 +150,3 @@ class RBM(Harmonium):
             x: visible values.
         """
         return self.statistics(x)
-
-    def chains_at(
-        self, generator: Generator | None, x: Float[Tensor, "chain visible"]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the state of chains with these visible values.
-
-        Args:
-            generator: source of the random numbers, torch's own when None, for the hidden units.
-            x: a visible value for each chain.
-        """
-        with torch.no_grad():
-            return self.with_second(generator, self.statistics(x))
