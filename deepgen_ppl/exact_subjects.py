@@ -81,7 +81,7 @@ def of_program(
     graph = tabulation.numbered(tables)
     if any(np.isnan(table).any() for table in (*tables, constants)):
         raise ValueError("the log density of the model is NaN: look for NaN in data or parameters.")
-    base = np.asarray(constants.sum())
+    base = np.asarray(constants.sum(dtype=float))
     if rows is not None:
         base = np.bincount(rows.constants, constants, rows.count)
     return Subject(

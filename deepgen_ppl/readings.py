@@ -17,7 +17,7 @@ Found = tuple[list[np.ndarray], Float[np.ndarray, " c"]]
 _FEW_NUMBERS = 1 << 20
 """Values of terms up to which it costs less to evaluate all of them than to compile a part."""
 
-_MOST_BYTES = 1 << 26
+MOST_BYTES = 1 << 26
 """Bytes of tables that are kept of one reading."""
 
 
@@ -84,7 +84,7 @@ class Reading:
                 found = self.tabulation.tables(evaluate)
             elif changed:
                 found = self.tabulation.renewed(only, changed, found)
-        is_small = sum(table.nbytes for table in found[0]) <= _MOST_BYTES
+        is_small = sum(table.nbytes for table in found[0]) <= MOST_BYTES
         self._found, self._tabled = (found if is_small else None), tuple(contents)
         return found
 

@@ -267,9 +267,13 @@ class Scopes:
         self, evaluate: Evaluate, start: np.ndarray, other: np.ndarray, num_terms: int
     ) -> Bool[np.ndarray, "P T"]:
         """Return which terms change from one to the other."""
-        seen = [np.concatenate([evaluate(rows) for rows in chunks_of(x, num_terms)])
-                for x in (start, other)]  # fmt: skip
-        return differ(*seen)
+        both = np.concatenate([start, other])
+        if both.shape[0] * num_terms <= _MOST_TERMS:  # in one run: a wing may run them by Python
+            seen = evaluate(both)
+            return differ(seen[: len(start)], seen[len(start) :])
+        parts = [np.concatenate([evaluate(rows) for rows in chunks_of(x, num_terms)])
+                 for x in (start, other)]  # fmt: skip
+        return differ(*parts)
 
     def _try(
         self,

@@ -54,23 +54,26 @@ class Tabulation:
             return False
         return self.scopes.hold(evaluate, seed, terms)
 
-    def tables(self, evaluate: Evaluate) -> tuple[list[np.ndarray], Float[np.ndarray, " c"]]:
+    def tables(
+        self, evaluate: Evaluate, few: int = _FEW_NUMBERS
+    ) -> tuple[list[np.ndarray], Float[np.ndarray, " c"]]:
         """Return the tables of each piece, `(*cards, n)`, and the constant terms.
 
         Args:
             evaluate: Coordinates to terms.
+            few: Values of terms up to which all bundles are evaluated at once.
         """
         found: list[np.ndarray] = [np.zeros(0)] * len(self.pieces)
         constants = np.zeros(len(self.constants))
         starts = np.cumsum([0, *(len(bundle) for bundle in self.bundles)])
-        together = starts[-1] * self.num_terms <= _FEW_NUMBERS
+        together = starts[-1] * self.num_terms <= few
         whole = [np.concatenate(self.bundles)] if together else self.bundles
         for number, bundle in enumerate(whole):
             own = [i for i, piece in enumerate(self.pieces) if together or piece.bundle == number]
             columns = np.concatenate([self.pieces[i].columns for i in own]) if own else []
             columns = np.asarray(columns, int)
             parts = []
-            for rows in chunks_of(bundle, self.num_terms):
+            for rows in [bundle] if together else chunks_of(bundle, self.num_terms):
                 terms = evaluate(rows)
                 parts.append(terms[:, columns])
                 constants = terms[0, self.constants]

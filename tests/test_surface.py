@@ -19,7 +19,6 @@ for language in ("numpyro", "pyro"):
 ONE_WING_ONLY_FILES: dict[str, set[str]] = {
     "numpyro": {
         "convolutions.py",
-        "fingerprint.py",
         "infer/persistent.py",
         "infer/sampler.py",
         "kernels/blackjax.py",

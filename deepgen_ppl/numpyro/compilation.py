@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from deepgen_ppl.kept import Kept
 from deepgen_ppl.numpyro.convolutions import trace
-from deepgen_ppl.numpyro.fingerprint import fingerprint
+from deepgen_ppl.numpyro.fingerprint import fingerprint, surroundings
 
 if TYPE_CHECKING:
     from deepgen_ppl.numpyro.structure import Pair
 
 Compiled = Callable[..., Any]
-Value = TypeVar("Value")
 
 _MOST_KEPT = 64
 """Functions kept for one owner, the oldest go first: machine code takes memory maps, of which a
@@ -35,37 +33,6 @@ class _Entry(NamedTuple):
     shapes: Any
 
 
-class Kept(Generic[Value]):
-    """What was made for an owner (held weakly, by identity), by key.
-
-    A value must not hold its owner, which it would keep alive.
-    """
-
-    def __init__(self) -> None:
-        self._tables: dict[int, tuple[Any, dict[Hashable, Value]]] = {}
-
-    def of(self, owner: Any) -> dict[Hashable, Value]:
-        """Return the table of an owner; one that takes no weak reference has none that lasts."""
-        owner = getattr(owner, "__self__", owner)  # a bound method is a new object at every access
-        found = self._tables.get(id(owner))
-        if found is not None and found[0]() is owner:
-            return found[1]
-        table: dict[Hashable, Value] = {}
-        try:
-            reference = weakref.ref(owner, partial(self._forget, id(owner)))
-        except TypeError:
-            return table
-        self._tables[id(owner)] = (reference, table)
-        return table
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._tables.clear()
-
-    def _forget(self, key: int, _: Any) -> None:
-        self._tables.pop(key, None)
-
-
 _KEPT: Kept[_Entry] = Kept()
 
 
@@ -74,7 +41,7 @@ class Build:
 
     A function is known by its name, by the structure, shapes and types of its arguments (arrays
     are inputs, so other values of the same shapes do not compile again), and by the fingerprint of
-    the program: one whose closure or globals changed is compiled again.
+    the program: one whose closure or globals changed, or the handlers around it, is compiled again.
 
     Args:
         owner: the program's own function; when it is gone, so is what was compiled for it.
@@ -92,7 +59,7 @@ class Build:
 
     def __init__(self, owner: Any, *also: Any) -> None:
         self.seconds = 0.0
-        self._code = fingerprint(owner, *also)
+        self._code = fingerprint(owner, *also), surroundings()
         self._table = _KEPT.of(owner)
         self._keys: dict[str, Hashable] = {}
         self._lowered: dict[str, Any] = {}

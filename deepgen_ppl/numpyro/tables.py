@@ -17,11 +17,12 @@ from numpyro.ops.provenance import eval_provenance
 
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.exact_subjects import check_integrated
+from deepgen_ppl.kept import Kept
 from deepgen_ppl.numpyro import program as program_
-from deepgen_ppl.numpyro.compilation import Kept, compiled, structure_of
+from deepgen_ppl.numpyro.compilation import compiled, structure_of
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.discrete import values_of
-from deepgen_ppl.numpyro.fingerprint import fingerprint
+from deepgen_ppl.numpyro.fingerprint import fingerprint, surroundings
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.terms import unmasked
 from deepgen_ppl.readings import Found, Reading, digests
@@ -87,7 +88,7 @@ class Tables:
         self._runs = _RUNS.of(program.fn)
         self._contents = digests(map(_content, jax.tree.leaves(self.args)))
         kept = READINGS.of(program.fn)
-        own = (coordinates.key, tuple(integrated), fixed)
+        own = (coordinates.key, tuple(integrated), fixed, surroundings())
         key = (fingerprint(program.fn), structure_of(self.args), own)
         if key in kept:
             self._reading = kept[key]

@@ -184,6 +184,7 @@ def read_coordinates(
     data: Sequence[Any],
     kernel: str,
     *around: Messenger,
+    known: Coordinates | None = None,
 ) -> Coordinates:
     """Read the supports of a program's discrete latents.
 
@@ -193,18 +194,19 @@ def read_coordinates(
         data: The full data, tensors.
         kernel: Name of the kernel that needs them, for the messages.
         *around: Handlers that it runs under, the first outermost.
+        known: What was read with other tensors of the same shapes.
 
     Raises:
         ValueError: There is no discrete latent, or one has no finite support, or one whose support
             depends on other latents.
 
     Cost:
-        Two runs of the program.
+        Two runs of the program; one where it is known and the same.
     """
     shapes = {name: site.shape for name, site in program.latents.items() if site.is_discrete}
     check_discrete(kernel, list(shapes), list(program.latents))
     seen = []
-    for number in (0, 1):
+    for number in (0, 1) if known is None else (2, 0, 1):
         with (
             forked_rng(number),
             torch.no_grad(),
@@ -216,6 +218,11 @@ def read_coordinates(
             run = program_.call(program, data, *around, answers, handlers.feasible()).sites
         found = {name: _support(run[name]["fn"], shape) for name, shape in shapes.items()}
         check_supports(kernel, [name for name, support in found.items() if support is None], [])
+        if number == 2 and known is not None:
+            pairs = zip(found.values(), known.places.values(), strict=True)
+            if all(np.array_equal(np.asarray(one), place.support) for one, place in pairs):
+                return known
+            continue
         seen.append(found)
     moving = [name for name in shapes if not np.array_equal(seen[0][name], seen[1][name])]
     check_supports(kernel, [], moving)

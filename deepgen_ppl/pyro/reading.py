@@ -24,7 +24,7 @@ from deepgen_ppl.pyro.parameters import (
     preserved,
     private_store,
 )
-from deepgen_ppl.pyro.structure import Pair, Plate, Program, site_of
+from deepgen_ppl.pyro.structure import Pair, Plate, Program, Site, site_of
 
 
 def read(
@@ -37,6 +37,7 @@ def read(
     seed: int = 0,
     role: str = "model",
     data_plates: Sequence[str] = (),
+    known: Program | None = None,
 ) -> Program:
     """Read a native program by runs at the data's shape and at another row count.
 
@@ -51,6 +52,8 @@ def read(
         seed: Seed of the draws and of random initial values.
         role: `"model"` or `"guide"`, for messages.
         data_plates: Data plates of the model, when a guide is read.
+        known: The same program as it was read with other tensors of the same shapes. Where one run
+            shows the same sites and plates, no more is read.
 
     Raises:
         ValueError: With `batch_size`, the program subsamples by itself, has data-shaped statements
@@ -69,7 +72,8 @@ def read(
         data_.check_own(fn, data)
     reader = _Reader(fn, args, kwargs, data, params or {}, seed, role, tuple(data_plates))
     with private_store(), torch.no_grad():
-        return reader.read(batch_size)
+        found = None if known is None else reader.again(known)
+        return found or reader.read(batch_size)
 
 
 def read_pair(
@@ -85,6 +89,7 @@ def read_pair(
     enumerated: bool = False,
     partial: bool = False,
     alone: bool = False,
+    known: Program | None = None,
 ) -> Pair:
     """Read a model and its guide and check that their sites match.
 
@@ -100,6 +105,7 @@ def read_pair(
         enumerated: Allow discrete latents that the guide lacks: they are summed out.
         partial: Allow latents that the guide lacks: they are drawn from the model.
         alone: Sum discrete latents out without a guide too.
+        known: The model as it was read with other tensors of the same shapes.
 
     Returns:
         Both programs, their parameters and whether all their sites are local to the data plates.
@@ -112,7 +118,7 @@ def read_pair(
     )
     checks.check_guide(guide)
     with private_store():
-        first = read(model, data, **options)
+        first = read(model, data, known=known, **options)
         latents = {name: site.shape for name, site in first.latents.items()}
         if guide is None:
             summed = tuple(n for n in latents if alone and first.sites[n].is_discrete)
@@ -185,6 +191,24 @@ class _Reader:
         return Program(
             self.fn, self.args, self.kwargs, sites, plates, params, tables, self.total,
             max(dims, default=0), modules,
+        )  # fmt: skip
+
+    def again(self, known: Program) -> Program | None:
+        """Run once, and return what is known of the program where the run shows the same."""
+        run = self._run(self.data)
+        sites = {name: site_of(msg, known.data_plates) for name, msg in run.sites.items()}
+        plates = {name: int(msg["fn"].size) for name, msg in run.plates.items()}
+        if plates != {p.name: p.size for p in known.plates.values()}:
+            return None
+        if list(sites) != list(known.sites) or not all(
+            _is_alike(site, known.sites[name]) for name, site in sites.items()
+        ):
+            return None
+        self._check_observed(run)
+        modules = (*self.modules, *(m for m in run.modules.values() if m not in self.modules))
+        return replace(
+            known, fn=self.fn, args=self.args, kwargs=self.kwargs,
+            params=collect(run, self.modules), modules=modules, notes={},
         )  # fmt: skip
 
     def _set_up_autoguides(self) -> None:
@@ -387,6 +411,12 @@ class _Reader:
             else param
             for name, param in params.items()
         }
+
+
+def _is_alike(one: Site, other: Site) -> bool:
+    """Whether two sites are the same but for the numbers of their supports."""
+    same = type(one.support) is type(other.support)
+    return same and one._replace(support=None) == other._replace(support=None)
 
 
 def _shape(msg: dict[str, Any]) -> tuple[int, ...]:

@@ -22,9 +22,11 @@ from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, privat
 from deepgen_ppl.pyro.pointwise import over
 from deepgen_ppl.pyro.structure import Program
 from deepgen_ppl.pyro.terms import unmasked
-from deepgen_ppl.tabulation import Term, tabulate, unobserved_name
+from deepgen_ppl.readings import Found
+from deepgen_ppl.tabulation import Tabulation, Term, tabulate, unobserved_name
 
-_MOST_NUMBERS = 1 << 24
+_MOST_NUMBERS = 1 << 25
+"""Values of terms that are held at once: a run of the program costs as much as many of them."""
 
 
 class Tables:
@@ -39,6 +41,7 @@ class Tables:
         *around: handlers that it runs under, the first outermost.
         integrated: sites among these whose own density integrates to one and is left out.
         fixed: whether parameters and held values stay as they are.
+        known: terms and tabulation of the same program, where any of this may be another.
 
     Raises:
         ValueError: something else depends on one of `integrated`.
@@ -58,15 +61,24 @@ class Tables:
         *around: Messenger,
         integrated: Sequence[str] = (),
         fixed: bool = True,
+        known: tuple[list[Term], Tabulation] | None = None,
     ) -> None:
         self.program, self.coordinates, self.integrated = program, coordinates, integrated
         self.args = (dict(params), tuple(data), dict(held), *around)
         self.supports = supports_of(coordinates)
+        if known is not None:
+            self.terms, self.tabulation = known
+            if self.tabulation.holds(self.evaluate, self.terms):
+                return
         self.terms = self._read()
         plates = {name: program.sites[name].plates for name in coordinates.places}
         self.tabulation = tabulate(
             coordinates, plates, self.terms, self.evaluate, certain=False, fixed=fixed
         )
+
+    def tables(self) -> Found:
+        """Return the tables of all pieces, and the constant terms."""
+        return self.tabulation.tables(self.evaluate, _MOST_NUMBERS)
 
     def evaluate(self, x: Int[np.ndarray, "P D"]) -> Float[np.ndarray, "P T"]:
         """Return the terms at some coordinates, on the host."""
@@ -76,8 +88,8 @@ class Tables:
         with torch.no_grad(), forked_rng(0), preserved(self.program.modules):
             for first in range(0, len(x), width):
                 rows = torch.as_tensor(x[first : first + width])
-                found.append(self.at(rows, *self.args).double().cpu().numpy())
-        return np.concatenate(found)
+                found.append(self.at(rows, *self.args).cpu().numpy())
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def at(
         self,

@@ -97,7 +97,7 @@ def test_terms_that_touch_more_at_other_data_are_seen(program: Program):
 
 
 def test_large_tables_are_not_kept(program: Program, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(readings, "_MOST_BYTES", 0)
+    monkeypatch.setattr(readings, "MOST_BYTES", 0)
     reading = program.read()
     _asked(program, reading)
     program.seen.clear()

@@ -286,3 +286,55 @@ def level_guide(y):
 def adam(rate):
     """The language's way to say Adam at a rate."""
     return optax.adam(rate)
+
+
+SHIFT = 0.0
+"""What a program adds, as a global."""
+
+
+def adjusted(settings):
+    """A program whose surroundings can be changed: numbers and arrays in a dict, and a global."""
+
+    def model(x, scale=1.0):
+        means = jnp.asarray(settings["means"]) * settings["factor"] + SHIFT
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Categorical(jnp.asarray(settings["rows"])))
+            numpyro.sample("x", dist.Normal(means[z], scale), obs=x)
+
+    return model
+
+
+def shifted():
+    """A program with a parameter and a continuous latent."""
+
+    def model(x):
+        shift = numpyro.param("shift", jnp.asarray(0.0))
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Bernoulli(0.3))
+            numpyro.sample("x", dist.Normal(mean + shift + z, 1.0), obs=x)
+
+    return model
+
+
+def trials():
+    """Counts up to limits that the data tell."""
+
+    def model(limit):
+        with numpyro.plate("data", len(limit)):
+            z = numpyro.sample("z", dist.Binomial(limit, 0.4))
+            numpyro.sample("x", dist.Normal(z, 1.0), obs=0.0 * limit + 1.5)
+
+    return model
+
+
+def pair():
+    """A state that hangs on another one."""
+    a = numpyro.sample("a", dist.Bernoulli(0.3))
+    b = numpyro.sample("b", dist.Bernoulli(0.2 + 0.5 * a))
+    numpyro.sample("c", dist.Bernoulli(0.1 + 0.5 * b))
+
+
+def fixed_to(value):
+    """The handler that fixes the last state."""
+    return numpyro.handlers.condition(data={"c": jnp.asarray(value)})

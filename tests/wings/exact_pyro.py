@@ -280,3 +280,55 @@ def level_guide(y):
 def adam(rate):
     """The language's way to say Adam at a rate."""
     return lambda leaves: torch.optim.Adam(leaves, lr=rate)
+
+
+SHIFT = 0.0
+"""What a program adds, as a global."""
+
+
+def adjusted(settings):
+    """A program whose surroundings can be changed: numbers and arrays in a dict, and a global."""
+
+    def model(x, scale=1.0):
+        means = torch.as_tensor(settings["means"]) * settings["factor"] + SHIFT
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.as_tensor(settings["rows"])))
+            pyro.sample("x", dist.Normal(means[z], scale), obs=x)
+
+    return model
+
+
+def shifted():
+    """A program with a parameter and a continuous latent."""
+
+    def model(x):
+        shift = pyro.param("shift", torch.as_tensor(0.0))
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(0.3))
+            pyro.sample("x", dist.Normal(mean + shift + z, 1.0), obs=x)
+
+    return model
+
+
+def trials():
+    """Counts up to limits that the data tell."""
+
+    def model(limit):
+        with pyro.plate("data", len(limit)):
+            z = pyro.sample("z", dist.Binomial(limit.float(), 0.4))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=0.0 * limit + 1.5)
+
+    return model
+
+
+def pair():
+    """A state that hangs on another one."""
+    a = pyro.sample("a", dist.Bernoulli(0.3))
+    b = pyro.sample("b", dist.Bernoulli(0.2 + 0.5 * a))
+    pyro.sample("c", dist.Bernoulli(0.1 + 0.5 * b))
+
+
+def fixed_to(value):
+    """The handler that fixes the last state."""
+    return poutine.condition(data={"c": torch.as_tensor(value)})

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_value
 
+from deepgen_ppl.kept import Same
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.data import Inputs, as_arguments, as_inputs
-from deepgen_ppl.numpyro.fingerprint import Same
 from deepgen_ppl.numpyro.path import Path
 from deepgen_ppl.numpyro.structure import Program, autoguides
 from deepgen_ppl.numpyro.unconstrained import Potential

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from pyro import settings
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor
 
 from deepgen_ppl import exact_subjects
 from deepgen_ppl.bayes_net import BayesNet
+from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.exact_posterior import ExactPosterior
 from deepgen_ppl.exact_sums import Subject
 from deepgen_ppl.factor_graph import FactorGraph
 from deepgen_ppl.findings import read_findings
-from deepgen_ppl.pyro import engine
+from deepgen_ppl.kept import Kept
+from deepgen_ppl.pyro import engine, parameters
+from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.discrete import read_coordinates
+from deepgen_ppl.pyro.fingerprint import Depends, fingerprint
 from deepgen_ppl.pyro.infer.importance import prepare
 from deepgen_ppl.pyro.marginal import some_values
+from deepgen_ppl.pyro.structure import Program
 from deepgen_ppl.pyro.tables import Tables
-from deepgen_ppl.tabulation import unobserved_name, unobserved_names
+from deepgen_ppl.readings import MOST_BYTES, digests
+from deepgen_ppl.tabulation import Tabulation, Term, unobserved_name, unobserved_names
 
 
 def exact(
@@ -65,7 +76,9 @@ def exact(
             that is no state of its site, a graph that is too wide.
 
     Cost:
-        Each row of evidence costs its `entries`; about three times that with the marginals.
+        Each row of evidence costs its `entries`; about three times that with the marginals. A
+        program is read by eight to ten runs; where its code is the same and only data or parameters
+        are others, by four, and by none where they are the same too.
 
     References:
         Zhang, Poole: A simple approach to Bayesian network computations. Canadian AI, 1994.
@@ -92,6 +105,87 @@ def exact(
     return ExactPosterior(subject, findings, engine, query=query, max_bytes=max_bytes)
 
 
+class _Question(NamedTuple):
+    """What is asked about.
+
+    Attributes:
+        model: the program.
+        data: its data.
+        params: learned values.
+        model_kwargs: constants passed by name.
+    """
+
+    model: Any
+    data: tuple
+    params: Mapping[str, Tensor] | None
+    model_kwargs: Mapping[str, Any] | None
+
+    def depends(self) -> Depends | None:
+        """Return what the answer depends on; None where that cannot be seen."""
+        if _PYRO_STACK:  # handlers around the question
+            return None
+        types = str(torch.get_default_dtype()), str(torch.get_default_device())
+        return fingerprint(*self, types, settings.get())
+
+    def prepared(
+        self, known: Program | None = None
+    ) -> tuple[Program, dict[str, Tensor], tuple[Any, ...]]:
+        """Read the program; return it with its parameters and data."""
+        model, data, params, model_kwargs = self
+        options: dict[str, Any] = {"prior": True, "known": known}
+        pair, values, tensors = prepare(model, None, data, params, model_kwargs, 0, **options)
+        part = {plate.name: plate.size for plate in pair.model.plates.values() if plate.subsampled}
+        exact_subjects.check_subsampled(part)
+        return pair.model, values, tensors
+
+    def about(self) -> Mapping[str, Any]:
+        """Return further fields of a `Posterior`."""
+        from deepgen_ppl.pyro.infer.evaluate import fields
+
+        return fields(*self.prepared())
+
+
+class _Known(NamedTuple):
+    """What was read of a program; it holds neither the program nor its modules.
+
+    Attributes:
+        program: its sites and plates.
+        coordinates: its discrete latents.
+        terms: what each site contributes.
+        tabulation: how the tables are found.
+        subject: the tables.
+        contents: digests of the tensors that it depends on.
+        held: digests of the continuous latents that were given.
+        integrated: continuous sites that were left out.
+    """
+
+    program: Program
+    coordinates: Coordinates
+    terms: list[Term]
+    tabulation: Tabulation
+    subject: Subject
+    contents: tuple[bytes, ...]
+    held: Mapping[str, bytes]
+    integrated: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the tables take."""
+        return sum(block.nbytes for block in self.subject.graph.tables or ())
+
+    def holds(self, contents: tuple[bytes, ...], given: Mapping[str, Any]) -> bool:
+        """Tell whether it answers a question, too."""
+        if self.contents != contents:
+            return False
+        held, integrated = _continuous(self.program, given)
+        return (_digests(held), integrated) == (self.held, self.integrated)
+
+
+_KNOWN: Kept[_Known] = Kept()
+_MOST_KEPT = 4
+"""Readings that are kept of one program."""
+
+
 def _of_program(
     model: Any,
     data: tuple,
@@ -99,23 +193,47 @@ def _of_program(
     params: Any,
     model_kwargs: Mapping[str, Any] | None,
 ) -> tuple[Subject, dict[str, Any]]:
-    """Read a program as a factor graph; return what of the evidence is on discrete sites."""
-    from deepgen_ppl.pyro.infer.evaluate import fields
+    """Read a program as a factor graph; return what of the evidence is on discrete sites.
 
-    pair, values, tensors = prepare(model, None, data, params, model_kwargs, 0, prior=True)
-    program = pair.model
-    part = {plate.name: plate.size for plate in program.plates.values() if plate.subsampled}
-    exact_subjects.check_subsampled(part)
-    continuous = {n: s.shape for n, s in program.latents.items() if not s.is_discrete}
-    missing = [n for n in continuous if unobserved_name(n, program.sites) and n not in given]
-    held = exact_subjects.held({n: continuous[n] for n in continuous if n not in missing}, given)
+    What was read is kept. A question about the same program with the same data and parameters is
+    answered from it; where these are others of the same shapes, it is checked at them.
+    """
+    fn = unwrap(model)[0]
+    question = _Question(model, data, parameters.given(params), model_kwargs)
+    depends = question.depends()
+    table = {} if depends is None else _KNOWN.of(fn)
+    known = None if depends is None else table.get(depends.structure)
+    if depends is None or known is None or not known.holds(depends.contents, given):
+        known = _read(question, given, depends, known)
+        if depends is not None and known.num_bytes <= MOST_BYTES:
+            table.pop(depends.structure, None)
+            table[depends.structure] = known
+        for old in list(table)[:-_MOST_KEPT]:
+            del table[old]
+    subject = replace(known.subject, about=question.about)
+    return subject, {name: value for name, value in given.items() if name not in known.held}
+
+
+def _read(
+    question: _Question, given: dict[str, Any], depends: Depends | None, known: _Known | None
+) -> _Known:
+    """Read a program, or check what is known of it."""
+    program, values, tensors = question.prepared(None if known is None else known.program)
+    held, integrated = _continuous(program, given)
     inside = {name: torch.as_tensor(value) for name, value in held.items()}
-    if missing:
+    if integrated:
         seen = some_values(program, values, tensors)
-        inside |= {name: seen[name] for name in missing}
-    coordinates = read_coordinates(program, values, tensors, "exact")
-    tables = Tables(program, coordinates, values, tensors, inside, integrated=missing)
-    found, constants = tables.tabulation.tables(tables.evaluate)
+        inside |= {name: seen[name] for name in integrated}
+    if known is not None and program.sites is not known.program.sites:
+        known = None
+    before = None if known is None else known.coordinates
+    coordinates = read_coordinates(program, values, tensors, "exact", known=before)
+    is_same = known is not None and before is coordinates and known.integrated == integrated
+    tables = Tables(
+        program, coordinates, values, tensors, inside,
+        integrated=integrated, known=(known.terms, known.tabulation) if known and is_same else None,
+    )  # fmt: skip
+    found, constants = tables.tables()
     plates = {name: program.sites[name].plates for name in coordinates.places}
     rows = exact_subjects.rows_of(tables.terms, plates, tables.tabulation, program.data_plates)
     subject = exact_subjects.of_program(
@@ -124,7 +242,28 @@ def _of_program(
         constants,
         rows,
         names=unobserved_names(coordinates.places, program.sites),
-        about=lambda: fields(program, values, tensors),
+        about=dict,
         has_data=bool(program.observed),
     )
-    return subject, {name: value for name, value in given.items() if name not in held}
+    bare = replace(program, fn=_nothing, args=(), kwargs={}, params={}, modules=(), notes={})
+    contents = () if depends is None else depends.contents
+    own = tables.terms, tables.tabulation, subject, contents, _digests(held), integrated
+    return _Known(bare, coordinates, *own)
+
+
+def _continuous(
+    program: Program, given: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return the values of the continuous latents, and those that are missing cells."""
+    shapes = {n: s.shape for n, s in program.latents.items() if not s.is_discrete}
+    missing = tuple(n for n in shapes if unobserved_name(n, program.sites) and n not in given)
+    shapes = {name: shape for name, shape in shapes.items() if name not in missing}
+    return exact_subjects.held(shapes, given), missing
+
+
+def _digests(held: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    return dict(zip(held, digests(held.values()), strict=True))
+
+
+def _nothing() -> None:
+    """Stand in for the program where only its structure is kept."""
