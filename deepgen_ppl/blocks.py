@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -130,18 +130,18 @@ def find_blocks(
     return _packed(colours, touched, num_terms, size)
 
 
-def differ(
-    one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
-) -> Bool[np.ndarray, "*shape"]:
-    """Tell where two arrays differ by more than rounding; infinities of one sign are the same.
+def differ(one: Any, other: Any) -> Any:
+    """Tell where two arrays of any language differ by more than rounding.
+
+    Infinities of one sign are the same, and so are two NaN.
 
     Example:
         >>> differ(np.array([1.0, -np.inf, 0.0]), np.array([1.1, -np.inf, 1e-9])).tolist()
         [True, False, False]
     """
     with np.errstate(invalid="ignore"):
-        close = np.abs(one - other) <= _TOLERANCE * (1.0 + np.abs(one))
-    return ~(close | (one == other) | (np.isnan(one) & np.isnan(other)))
+        close = abs(one - other) <= _TOLERANCE * (1.0 + abs(one))
+    return ~(close | (one == other) | ((one != one) & (other != other)))  # NaN alone is not itself
 
 
 def one_by_one(

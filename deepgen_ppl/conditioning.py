@@ -110,7 +110,7 @@ def stacks_of(
             table = findings.log_likelihood(coordinates, stack.cards[0])
         else:
             block, at = graph.placed(group.factors[:, stack.members].T)
-            table = (graph.tables or ())[block][..., at, :]
+            table = _taken((graph.tables or ())[block], at)
             if len(group.factors) > 1 and (table == table[..., :1, :]).all():
                 table = table[..., :1, :]
         parts, width = table.shape[-2:]
@@ -119,3 +119,12 @@ def stacks_of(
             table = np.broadcast_to(table, full)
         found.append(table.reshape(*table.shape[:-2], -1))
     return found
+
+
+def _taken(tables: Float[np.ndarray, "*cards n B"], at: Int[np.ndarray, "*n"]) -> np.ndarray:
+    """Return some tables of a block: as a view where they stand one after the other."""
+    first, size = int(at.flat[0]), at.size
+    if not np.array_equal(at.reshape(-1), np.arange(first, first + size)):
+        return tables[..., at, :]
+    part = tables[..., first : first + size, :]
+    return part.reshape(*part.shape[:-2], *at.shape, part.shape[-1])

@@ -50,6 +50,8 @@ class Findings:
             coordinates: The coordinates.
             num_states: Their number K of states.
         """
+        if not self.soft and (self.states < 0).all():
+            return np.zeros((num_states, *coordinates.shape, len(self.states)), np.float32)
         small = np.int8 if num_states < 128 else self.states.dtype
         known = np.ascontiguousarray(self.states.T.astype(small))[coordinates]  # *n, B
         numbers = np.arange(num_states, dtype=small).reshape(-1, *(1,) * known.ndim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 import weakref
 from abc import ABC, abstractmethod
@@ -12,6 +13,8 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
+
+_INSTALLED = ("site-packages", "dist-packages")
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
 """Values that count by content."""
@@ -181,4 +184,23 @@ def names_of(code: types.CodeType) -> list[str]:
 
 def is_installed(fn: types.FunctionType) -> bool:
     """Tell whether a function is installed code, whose globals stay."""
-    return "site-packages" in fn.__code__.co_filename
+    return _INSTALLED[0] in fn.__code__.co_filename
+
+
+def is_own(name: str | None) -> bool:
+    """Tell whether a module is neither installed nor a part of Python or of this package.
+
+    Args:
+        name: its name.
+
+    Example:
+        >>> is_own("numpy.linalg"), is_own("json"), is_own("__main__")
+        (False, False, True)
+    """
+    root = (name or "").partition(".")[0]
+    if root == __name__.partition(".")[0]:
+        return False
+    if root in sys.stdlib_module_names and root != "__main__":
+        return False
+    file = getattr(sys.modules.get(root), "__file__", None) or ""
+    return not any(folder in file for folder in _INSTALLED)

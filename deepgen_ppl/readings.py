@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from deepgen_ppl.scopes import Evaluate, Term
+from deepgen_ppl.scopes import Differs, Evaluate, Term
 from deepgen_ppl.tabulation import Tabulation
 
 Found = tuple[list[np.ndarray], Float[np.ndarray, " c"]]
@@ -46,7 +46,11 @@ class Reading:
         self._found: Found | None = None
 
     def holds(
-        self, evaluate: Evaluate, only: Callable[[Sequence[Term]], Evaluate], contents: Sequence
+        self,
+        evaluate: Evaluate,
+        only: Callable[[Sequence[Term]], Evaluate],
+        contents: Sequence,
+        differs: Callable[[Sequence[Term]], Differs] | None = None,
     ) -> bool:
         """Tell whether the reading is true at other arguments of the same shapes, too.
 
@@ -56,11 +60,13 @@ class Reading:
             evaluate: Coordinates to all terms.
             only: Some terms to what evaluates these alone.
             contents: Digest of each argument.
+            differs: Some terms to what tells faster than `only` whether they change.
         """
         changed = self._changed(self._checked, contents)
         if changed:
             some = only(changed) if self._is_large else _columns(evaluate, changed)
-            if not self.tabulation.holds(some, changed):
+            fast = differs(changed) if differs and self._is_large else None
+            if not self.tabulation.holds(some, changed, differs=fast):
                 return False
         self._checked = tuple(contents)
         return True

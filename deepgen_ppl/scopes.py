@@ -16,6 +16,9 @@ from deepgen_ppl.touching import Touched, touched_by
 
 Evaluate = Callable[[Int[np.ndarray, "P D"]], Float[np.ndarray, "P T"]]
 
+Differs = Callable[[Int[np.ndarray, "2P D"], Bool[np.ndarray, "P T"]], bool]
+"""Coordinates, the same with changes, and some terms for each, to whether any of these changes."""
+
 _MOST_TERMS = 1 << 24
 """Values of terms that are held at a time."""
 
@@ -100,7 +103,7 @@ class Scopes:
         self.coordinates, self.plates, self.terms = coordinates, plates, terms
         self.ways = {(t.name, site): 0 for t in terms for site in t.depends}
         self.tried: dict[tuple[str, str], Touched] = {}
-        self._drawn: tuple[int, tuple[np.ndarray, ...]] | None = None
+        self._drawn: tuple[tuple, tuple[np.ndarray, np.ndarray]] | None = None
         self.cardinality = coordinates.cardinality
         places = coordinates.places.items()
         self._most = {n: int(p.cardinality.max(initial=1)) for n, p in places}
@@ -226,7 +229,8 @@ class Scopes:
     def check(self, evaluate: Evaluate, rng: np.random.Generator, fixed: bool) -> None:
         """Take in more of the sites until random changes of all else leave terms as they are."""
         start, other = self._draw(rng)
-        changed, moved = self._changes(evaluate, start, other, self._num_terms), start != other
+        moved = start != other
+        changed = changes_of(evaluate, np.concatenate([start, other]), self._num_terms)
         for term in self.terms:
             if not self._holds(term, changed, moved):
                 self._widen(term, changed, moved)
@@ -234,25 +238,22 @@ class Scopes:
         if fixed and large and len(self.cardinality) * self._num_terms <= _MOST_TRIED:
             self._try(large, evaluate, rng, changed, moved)
 
-    def hold(self, evaluate: Evaluate, seed: int, terms: Sequence[Term]) -> bool:
+    def hold(self, differs: Differs, seed: int, terms: Sequence[Term]) -> bool:
         """Tell whether random changes find nothing more at other data and parameters.
 
         Args:
-            evaluate: Coordinates to the terms that are asked about.
+            differs: Coordinates, the same with changes, and terms, to whether some of these change.
             seed: Seed of the changes.
-            terms: These terms.
+            terms: The terms that are asked about, side by side.
         """
-        if self._drawn is None or self._drawn[0] != seed:
-            self._drawn = seed, self._draw(np.random.default_rng(seed))
-        _, (start, other) = self._drawn
-        changed = self._changes(evaluate, start, other, sum(term.size for term in terms))
-        moved, first = start != other, 0
-        for term in terms:
-            own = changed[:, first : first + term.size]
-            if (own & ~self._explained(term, moved)).any():
-                return False
-            first += term.size
-        return True
+        key = (seed, *(term.name for term in terms))
+        if self._drawn is None or self._drawn[0] != key:
+            start, other = self._draw(np.random.default_rng(seed))
+            still = [~self._explained(term, start != other) for term in terms]
+            small = np.int8 if self.cardinality.max(initial=1) < 128 else np.int32
+            both = np.concatenate([start, other]).astype(small)
+            self._drawn = key, (both, np.concatenate(still, 1))
+        return not differs(*self._drawn[1])
 
     def _draw(self, rng: np.random.Generator) -> tuple[Int[np.ndarray, "P D"], ...]:
         """Draw coordinates, and the same with random changes."""
@@ -262,18 +263,6 @@ class Scopes:
         moved = rng.random((_TESTS, len(cards))) < share
         other = np.where(moved, rng.integers(0, cards, start.shape), start)
         return start.astype(np.int32), other.astype(np.int32)
-
-    def _changes(
-        self, evaluate: Evaluate, start: np.ndarray, other: np.ndarray, num_terms: int
-    ) -> Bool[np.ndarray, "P T"]:
-        """Return which terms change from one to the other."""
-        both = np.concatenate([start, other])
-        if both.shape[0] * num_terms <= _MOST_TERMS:  # in one run: a wing may run them by Python
-            seen = evaluate(both)
-            return differ(seen[: len(start)], seen[len(start) :])
-        parts = [np.concatenate([evaluate(rows) for rows in chunks_of(x, num_terms)])
-                 for x in (start, other)]  # fmt: skip
-        return differ(*parts)
 
     def _try(
         self,
@@ -372,3 +361,39 @@ def chunks_of(x: Int[np.ndarray, "R D"], num_terms: int) -> Iterator[Int[np.ndar
     step = max(1, _MOST_TERMS // max(num_terms, 1))
     for first in range(0, len(x), step):
         yield x[first : first + step]
+
+
+def changes_of(
+    evaluate: Evaluate, both: Int[np.ndarray, "2P D"], num_terms: int
+) -> Bool[np.ndarray, "P T"]:
+    """Return which terms change from the first half of some coordinates to the second.
+
+    Args:
+        evaluate: Coordinates to terms.
+        both: Coordinates, and the same with changes.
+        num_terms: Number T of terms.
+    """
+    count = len(both) // 2
+    if 2 * count * num_terms <= _MOST_TERMS:  # in one run: a wing may run them by Python
+        seen = evaluate(both)
+        return differ(seen[:count], seen[count:])
+    parts = [np.concatenate([evaluate(rows) for rows in chunks_of(x, num_terms)])
+             for x in (both[:count], both[count:])]  # fmt: skip
+    return differ(*parts)
+
+
+def compare(
+    evaluate: Evaluate,
+    num_terms: int,
+    both: Int[np.ndarray, "2P D"],
+    still: Bool[np.ndarray, "P T"],
+) -> bool:
+    """Tell whether some terms change that should not.
+
+    Args:
+        evaluate: Coordinates to terms.
+        num_terms: Number T of terms.
+        both: Coordinates, and the same with changes.
+        still: Which terms should not change.
+    """
+    return bool((changes_of(evaluate, both, num_terms) & still).any())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.factor_graph import Numbered
-from deepgen_ppl.scopes import Evaluate, Piece, Scopes, Term, chunks_of
+from deepgen_ppl.scopes import Differs, Evaluate, Piece, Scopes, Term, chunks_of, compare
 
 __all__ = ["Evaluate", "Piece", "Tabulation", "Term", "tabulate", "unobserved_name"]
 
@@ -39,20 +40,29 @@ class Tabulation:
     num_terms: int
     scopes: Scopes | None = None
 
-    def holds(self, evaluate: Evaluate, terms: Sequence[Term], seed: int = 0) -> bool:
+    def holds(
+        self,
+        evaluate: Evaluate,
+        terms: Sequence[Term],
+        seed: int = 0,
+        differs: Differs | None = None,
+    ) -> bool:
         """Tell whether it is true of some terms at other data and parameters too.
 
         Args:
             evaluate: Coordinates to these terms, side by side.
             terms: The terms.
             seed: Seed of the changes by which it is checked.
+            differs: What tells whether some of them change where they should not, if not `evaluate`
+                does.
         """
         if self.scopes is None:
             return True
         tried = {name for name, _ in self.scopes.tried}
         if any(term.name in tried for term in terms):
             return False
-        return self.scopes.hold(evaluate, seed, terms)
+        compared = partial(compare, evaluate, sum(term.size for term in terms))
+        return self.scopes.hold(differs or compared, seed, terms)
 
     def tables(
         self, evaluate: Evaluate, few: int = _FEW_NUMBERS

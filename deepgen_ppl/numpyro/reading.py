@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,8 +16,11 @@ from numpyro.ops.provenance import eval_provenance
 
 from deepgen_ppl import checks, data_checks
 from deepgen_ppl.energy_checks import check_guide_factors
+from deepgen_ppl.kept import Kept
 from deepgen_ppl.numpyro import data as data_
+from deepgen_ppl.numpyro.compilation import structure_of
 from deepgen_ppl.numpyro.data import Inputs, argument_names, as_inputs, as_key, unwrap
+from deepgen_ppl.numpyro.fingerprint import entire, surroundings
 from deepgen_ppl.numpyro.handlers import minibatch, observe_draws, split_seed
 from deepgen_ppl.numpyro.structure import (
     Pair,
@@ -30,6 +34,16 @@ from deepgen_ppl.numpyro.structure import (
     read_once,
     site_log_prob,
 )
+
+_READ: Kept[Program] = Kept()
+"""Programs as they were read, without their functions."""
+
+_MOST_KEPT = 16
+"""Readings that are kept of one program."""
+
+
+def _nothing() -> None:
+    """Stand in for a program where only its structure is kept."""
 
 
 def read(
@@ -82,10 +96,37 @@ def read(
     inputs = Inputs(as_inputs(tuple(data)), **{role: as_inputs(bound)})
     if role == "guide":
         _set_up_autoguides(fn, inputs, num_rows, data_plates, seed)
+    own = entire(fn) if role == "model" else None
+    kept = {} if own is None else _READ.of(fn)
+    key = (own, surroundings(), structure_of(inputs), batch_size)
+    program = kept.get(key)
+    if program is None:
+        about = (names, num_rows, batch_size)
+        program, is_fixed = _traced(fn, inputs, role, bound, tuple(data_plates), *about)
+        if is_fixed:
+            kept[key] = replace(program, fn=_nothing, bound=((), {}))
+        for old in list(kept)[:-_MOST_KEPT]:
+            del kept[old]
+    program = replace(program, fn=fn, bound=bound)
+    _check_params(program, learned(params))
+    return program
+
+
+def _traced(
+    fn: Callable,
+    inputs: Inputs,
+    role: str,
+    bound: tuple[tuple, dict],
+    data_plates: tuple[str, ...],
+    names: tuple[str, ...],
+    num_rows: int | None,
+    batch_size: int | None,
+) -> tuple[Program, bool]:
+    """Trace a program at two row counts; tell beside it whether no value of its inputs counted."""
     full = read_once(fn, inputs, role)
     _check_full(full, batch_size)
     transforms = _transforms(fn, inputs, role, full)
-    cut, rows = _read_cut(fn, inputs, role, num_rows, batch_size, tuple(data_plates))
+    cut, rows = _read_cut(fn, inputs, role, num_rows, batch_size, data_plates)
     follows = _following(full, cut, num_rows, rows)
     tables = _tables(full, cut)
     outside: tuple[str, ...] = ()
@@ -117,8 +158,8 @@ def read(
         outside,
         full.fixed,
     )
-    _check_params(program, learned(params))
-    return program
+    leaves = jax.tree.leaves(list(full.constraints.values()))
+    return program, not any(isinstance(leaf, Tracer) for leaf in leaves)
 
 
 def read_pair(

@@ -15,6 +15,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import Float, Int
 from numpyro.ops.provenance import eval_provenance
 
+from deepgen_ppl.blocks import differ
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.exact_subjects import check_integrated
 from deepgen_ppl.kept import Kept
@@ -26,7 +27,7 @@ from deepgen_ppl.numpyro.fingerprint import fingerprint, surroundings
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.terms import unmasked
 from deepgen_ppl.readings import Found, Reading, digests
-from deepgen_ppl.scopes import Evaluate
+from deepgen_ppl.scopes import Differs, Evaluate, compare
 from deepgen_ppl.tabulation import Tabulation, Term, tabulate, unobserved_name
 
 _MOST_NUMBERS = 1 << 24
@@ -93,7 +94,7 @@ class Tables:
         if key in kept:
             self._reading = kept[key]
             self.terms = self._reading.terms
-            if self._reading.holds(self.evaluate, self._only, self._contents):
+            if self._reading.holds(self.evaluate, self._only, self._contents, self._differs):
                 return
         self.terms, uses = self._read()
         plates = {name: program.sites[name].plates for name in coordinates.places}
@@ -144,12 +145,48 @@ class Tables:
             found.append(np.asarray(run(*call))[: len(x) - first])
         return np.concatenate(found)
 
+    def _differs(self, terms: Sequence[Term]) -> Differs:
+        """Return what tells whether some terms change, compared where they are computed."""
+        names = tuple(term.name for term in terms)
+        num_terms = max(sum(term.size for term in terms), 1)
+        static = (self.coordinates.key, tuple(self.integrated), names)
+        if len(names) > _MANY_SITES:
+            evaluate = self._only(terms)
+            return lambda *at: compare(evaluate, num_terms, *at)
+
+        def some(args: Any, both: Array, still: list[Array]) -> Array:
+            seen = jax.vmap(partial(self._named, args))(both)
+            halves = [(seen[n][: len(still[0])], seen[n][len(still[0]) :]) for n in names]
+            pairs = zip(halves, still, strict=True)
+            return jnp.stack([jnp.any(differ(*half) & own) for half, own in pairs]).any()
+
+        def run(both: np.ndarray, still: np.ndarray) -> bool:
+            count = len(still)
+            width = max(min(count, _MOST_NUMBERS // num_terms), 1)
+            ends = np.cumsum([term.size for term in terms])[:-1]
+            apart = [
+                own.reshape(count, *term.shape)
+                for own, term in zip(np.split(still, ends, 1), terms, strict=True)
+            ]
+            for first in range(0, count, width):
+                at = slice(min(first, count - width), first + width)
+                rows = [both] if width == count else [both[:count][at], both[count:][at]]
+                call = (self.args, np.concatenate(rows), [own[at] for own in apart])
+                if compiled(self.program.fn, "differs", some, *call, static=static)(*call):
+                    return True
+            return False
+
+        return run
+
     def at(self, args: Any, x: Int[Array, " D"], names: Sequence[str]) -> Float[Array, " T"]:
         """Return some terms at the coordinates; parameters and inputs may be traced."""
+        found = self._named(args, x)
+        return jnp.concatenate([jnp.ravel(found[name]) for name in names])
+
+    def _named(self, args: Any, x: Int[Array, " D"]) -> dict[str, Array]:
         params, inputs, held = args
         values = {**params, **held, **values_of(self.coordinates, x)}
-        found = element_log_probs(program_.run(self.program, inputs, values, random.key(0)))
-        return jnp.concatenate([jnp.ravel(found[name]) for name in names])
+        return element_log_probs(program_.run(self.program, inputs, values, random.key(0)))
 
     def _read(self) -> tuple[list[Term], dict[str, frozenset[int]]]:
         """Return what each site contributes, and which arguments it uses."""

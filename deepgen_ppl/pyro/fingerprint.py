@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import types
 import weakref
 from collections.abc import Hashable, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepgen_ppl.kept import Same, Walk
+from deepgen_ppl.kept import Same, Walk, is_own
 from deepgen_ppl.readings import digests
 
 _MOST_THINGS = 100_000
@@ -26,8 +25,6 @@ _CONSTANT = (
     torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype, np.ufunc, range, slice,
 )  # fmt: skip
 """Values that never change."""
-
-_INSTALLED = ("site-packages", "dist-packages")
 
 
 class Depends(NamedTuple):
@@ -126,14 +123,14 @@ class _Walk(Walk):
         return "thing", self.of(type(value)), self.of(dict(held or {})), *own
 
     def kind(self, value: type) -> Hashable:
-        if not _is_own(value.__module__):
+        if not is_own(value.__module__):
             return Same(value)
         names = [n for n in vars(value) if not n.startswith("__") or callable(vars(value)[n])]
         inside = [(n, self.of(vars(value)[n])) for n in names if n not in _IDLE]
         return Same(value), *inside, *(self.of(base) for base in value.__bases__)
 
     def module(self, value: types.ModuleType, names: Sequence[str]) -> Hashable:
-        if not _is_own(value.__name__):
+        if not is_own(value.__name__):
             return Same(value)
         return self.named(vars(value), names)
 
@@ -141,7 +138,7 @@ class _Walk(Walk):
         return True
 
     def has_own_globals(self, fn: types.FunctionType) -> bool:
-        return _is_own(fn.__module__)
+        return is_own(fn.__module__)
 
 
 _IDLE = {"__dict__", "__weakref__", "__class_getitem__", "__annotations__", "__subclasshook__"}
@@ -151,17 +148,6 @@ _IDLE = {"__dict__", "__weakref__", "__class_getitem__", "__annotations__", "__s
 def _slots(kind: type) -> Sequence[str]:
     slots = vars(kind).get("__slots__", ())
     return (slots,) if isinstance(slots, str) else [n for n in slots if n != "__weakref__"]
-
-
-def _is_own(name: str | None) -> bool:
-    """Tell whether a module is neither installed nor a part of Python or of this package."""
-    root = (name or "").partition(".")[0]
-    if root in sys.stdlib_module_names and root != "__main__":
-        return False
-    if root == __name__.partition(".")[0]:
-        return False
-    file = getattr(sys.modules.get(root), "__file__", None) or ""
-    return not any(folder in file for folder in _INSTALLED)
 
 
 def _bytes(value: Tensor | np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ class Tables:
         found = []
         with torch.no_grad(), forked_rng(0), preserved(self.program.modules):
             for first in range(0, len(x), width):
-                rows = torch.as_tensor(x[first : first + width])
+                rows = torch.as_tensor(x[first : first + width]).long()
                 found.append(self.at(rows, *self.args).cpu().numpy())
         return found[0] if len(found) == 1 else np.concatenate(found)
 
