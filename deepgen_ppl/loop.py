@@ -305,8 +305,51 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def explained(verb: str, done: Callable[[], str]) -> Iterator[None]:
-    """Let Ctrl-C say which verb it ended, and how far that was.
+def uninterrupted() -> Iterator[None]:
+    """Hold the first Ctrl-C until the block is done: ended midway it would leave state torn.
+
+    Ctrl-C is then delivered as if pressed after the block, also where the block failed.
+    """
+    pressed = None
+    try:
+        with interruptible() as pressed:
+            yield
+    finally:
+        if pressed is not None and pressed():
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def noticed() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C end the block at once, or at the next check where it fell on deaf ears.
+
+    Python drops the exception of a Ctrl-C that comes while a destructor or a callback of the
+    garbage collector runs; long loops call what this gives once a step, so that none is lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    before = signal.getsignal(signal.SIGINT)
+    pressed: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def explained(verb: str, done: Callable[[], str]) -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C say which verb it ended, and how far that was; gives a check for each step.
 
     Example:
         >>> try:
@@ -317,6 +360,7 @@ def explained(verb: str, done: Callable[[], str]) -> Iterator[None]:
         importance interrupted after 200 of 1000 rows; nothing is kept
     """
     try:
-        yield
+        with noticed() as check:
+            yield check
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"{verb} interrupted after {done()}; nothing is kept") from error

@@ -38,7 +38,7 @@ ON_NEWER_VERSIONS = (  # what JAX and ArviZ can change: traces, compilation, Dat
     "tests/wings/test_evidence_estimators.py::test_evidence_stands_in_the_tree_and_the_diagnosis",
 )
 NUMPYRO_PARTS = 3  # processes: what is compiled takes memory maps, of which each has a bound
-TIME_LIMIT = 3000  # seconds of one command
+TIME_LIMIT = 1500  # seconds of one command
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5")
 
 

@@ -13,7 +13,9 @@ from pyro.infer import trace_elbo, trace_mean_field_elbo, traceenum_elbo
 from pyro.ops.einsum import torch_log
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from deepgen_ppl.loop import uninterrupted
+from deepgen_ppl.pyro.graphs import traced
 
 Tensors = Sequence[Tensor]
 
@@ -97,7 +99,7 @@ def trace_step(
         )
 
     examples = [x.detach() for x in leaves] + ([] if rows is None else [rows])
-    graph = make_fx(step)(*examples)
+    graph = traced(step, *examples)
     return _lift(graph)
 
 
@@ -208,10 +210,11 @@ def compile_step(
 
     with torch.no_grad():
         copies = [x.clone() for x in examples]
-        whole = make_fx(step)(*copies)
+        whole = traced(step, *copies)
         whole, constants = _lift(whole)
         patches = {"fallback_random": True}
-        compiled: Any = compile_fx(whole, [*copies, *constants], config_patches=patches)
+        with uninterrupted():
+            compiled: Any = compile_fx(whole, [*copies, *constants], config_patches=patches)
 
     def run(*inputs: Tensor) -> Any:
         with torch.no_grad():

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_map
 
+from deepgen_ppl.loop import uninterrupted
 from deepgen_ppl.pyro import repeats
 
 aten: Any = torch.ops.aten
@@ -26,6 +27,19 @@ _VIEWS = {
 _TIMES = {aten.mul.Tensor, aten.mul.Scalar}
 _PLUS = {aten.add.Tensor, aten.add.Scalar}
 _BY_ONE = {aten.div.Tensor: 1, aten.pow.Tensor_Scalar: 1, aten.sub.Tensor: 0}
+
+
+def traced(function: Callable[..., Any], *examples: Any) -> GraphModule:
+    """Trace a function of tensors into a graph; Ctrl-C waits until it is done.
+
+    Tracing puts modes on a stack that all of torch looks at; ended midway it leaves them there.
+
+    Args:
+        function: It draws no random numbers and asks for no tensor's value.
+        *examples: Arguments, tensors or nests of them; the graph holds for their shapes only.
+    """
+    with uninterrupted():
+        return make_fx(function)(*examples)
 
 
 def flat(function: Callable[..., Any], *examples: Any) -> GraphModule:
@@ -44,8 +58,8 @@ def flat(function: Callable[..., Any], *examples: Any) -> GraphModule:
         0
     """
     copies: Any = tree_map(lambda x: x.detach().clone(), examples)
-    graph = make_fx(function)(*copies)  # first, as functionalize knows no custom functions
-    return simplify(make_fx(torch.func.functionalize(graph))(*copies))
+    graph = traced(function, *copies)  # first, as functionalize knows no custom functions
+    return simplify(traced(torch.func.functionalize(graph), *copies))
 
 
 def simplify(graph: GraphModule) -> GraphModule:
@@ -95,10 +109,10 @@ def script(graph: GraphModule, examples: Sequence[Any]) -> Callable[..., Any]:
     Raises:
         Exception: This torch has no TorchScript, or cannot script the graph.
     """
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), uninterrupted():
         warnings.simplefilter("ignore")
-        traced: Any = torch.jit.trace(graph, tuple(examples), check_trace=False)
-        scripted = torch.jit.freeze(traced.eval())
+        found: Any = torch.jit.trace(graph, tuple(examples), check_trace=False)
+        scripted = torch.jit.freeze(found.eval())
         for _ in range(3):  # profiled twice, then optimised
             scripted(*examples)
     return scripted

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves, tree_map
 
 from deepgen_ppl.pyro import graphs
@@ -85,7 +84,7 @@ class Pointwise:
         return self._graphs[z.shape](z)
 
     def _vectorised(self, z: Tensor) -> Callable[[Tensor], Tensors]:
-        for make in (lambda: self.point, lambda: make_fx(self.point)(z[0].clone())):
+        for make in (lambda: self.point, lambda: graphs.traced(self.point, z[0].clone())):
             try:
                 mapped = vmap(make())
                 _check(mapped, self.point, z[-_NUM_CHECKED:])
@@ -106,7 +105,7 @@ class Pointwise:
         def from_one() -> Callable[[Tensor], Tensors]:
             if self._single is None:
                 # Not simplified: constants among its gradients would have no leading axis.
-                self._single = make_fx(single)(z[0].clone())
+                self._single = graphs.traced(single, z[0].clone())
             return vmap(self._single)
 
         reasons = []

@@ -1,11 +1,12 @@
 """The record of a training run: reports, looks between them, validations, patience, Ctrl-C."""
 
+import contextlib
 import signal
 
 import numpy as np
 import pytest
 
-from deepgen_ppl.loop import Progress, Record, explained, interruptible
+from deepgen_ppl.loop import Progress, Record, explained, interruptible, noticed, uninterrupted
 
 LOSSES = np.random.default_rng(0).normal(size=250)
 
@@ -82,6 +83,31 @@ def test_the_first_ctrl_c_is_held_and_the_second_is_not() -> None:
         signal.raise_signal(signal.SIGINT)
         assert interrupted()
         signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_waits_for_what_must_not_be_torn() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("the rest of the block")
+    assert done
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("failed, and was interrupted")
+    with interruptible() as interrupted:  # what holds Ctrl-C outside holds it still
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+
+
+def test_ctrl_c_that_fell_on_deaf_ears_is_heard_at_the_next_check() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), noticed() as check:
+        check()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        check()
     assert signal.getsignal(signal.SIGINT) is before
 
 

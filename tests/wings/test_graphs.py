@@ -1,5 +1,7 @@
 """Flat graphs of Pyro's density: simplified, they are the same functions and do less."""
 
+import signal
+
 import pytest
 
 pyro = pytest.importorskip("pyro", reason="the Pyro wing is not installed")
@@ -106,3 +108,14 @@ def test_constants_are_not_changed_in_place() -> None:
     traced = graphs.Traced(function)
     for value in (x, 1.0 - x, x):
         torch.testing.assert_close(traced(value), function(value))
+
+
+def test_ctrl_c_while_tracing_leaves_torch_whole() -> None:
+    def pressed(x):
+        signal.raise_signal(signal.SIGINT)
+        return x.exp()
+
+    with pytest.raises(KeyboardInterrupt):
+        graphs.flat(pressed, torch.zeros(3))
+    assert float(torch.zeros(3).exp()[0]) == 1.0  # no mode of tracing is left on torch's stack
+    assert graphs.flat(torch.exp, torch.zeros(3))(torch.ones(3)).shape == (3,)

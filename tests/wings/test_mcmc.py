@@ -137,7 +137,7 @@ def test_interrupted_run_returns_control(dg, zoo):
     timer = threading.Timer(0.5, _thread.interrupt_main)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        dg.mcmc(zoo.normal_mean, Y, **{**SHORT, "num_samples": 10**7})
+        dg.mcmc(zoo.normal_mean, Y, **{**SHORT, "num_samples": 10**5})
     timer.join()
     np.testing.assert_array_equal(dg.mcmc(zoo.normal_mean, Y, **SHORT).draws["mean"], before)
 

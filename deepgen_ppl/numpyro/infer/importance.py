@@ -109,7 +109,7 @@ def importance(
     checks.check_points(points(pair, values, inputs, key))
     by_row = pair.local and check_rows_independent(pair, values, inputs, random.fold_in(key, 1))
     sampler = _Sampler(pair, values, inputs, num_particles, keep_draws, by_row)
-    with explained("importance", lambda: sampler.done):
+    with explained("importance", lambda: sampler.done) as sampler.check:
         log_w, draws, stats = (
             sampler.rows(key, batch_size, num_draws) if by_row else sampler.whole(key, num_draws)
         )
@@ -191,8 +191,15 @@ class _Sampler:
         self.num_particles, self.keep_draws, self.by_row = num_particles, keep_draws, by_row
         sizes = [int(np.prod(site.shape)) for site in pair.model.sites.values()]
         sizes += [int(np.prod(site.shape)) for p in pair.programs[1:] for site in p.sites.values()]
-        self.build, self.done = build_of(pair), "0 particles"
+        self.build = build_of(pair)
+        unit = f"{inputs.num_rows} rows" if by_row else f"{num_particles} particles"
+        self.done, self.check = f"0 of {unit}", lambda: None
         self.numbers = 8 * sum(sizes) + 1  # of one particle; layers of networks counted roughly
+
+    def _reached(self, done: str) -> None:
+        """Say how far it is, and end where Ctrl-C was pressed."""
+        self.done = done
+        self.check()
 
     def rows(self, key: Array, batch_size: int | None, num_draws: int | None,
              chosen: np.ndarray | None = None) -> tuple[np.ndarray, dict, dict]:  # fmt: skip
@@ -213,7 +220,7 @@ class _Sampler:
 
         parts, kept = [], []
         for start in range(0, len(chosen), length):
-            self.done = f"{start} of {len(chosen)} rows"
+            self._reached(f"{start} of {len(chosen)} rows")
             rows = chosen[np.minimum(np.arange(start, start + length), len(chosen) - 1)]
             used = min(length, len(chosen) - start)
             keys = random.split(random.fold_in(key, start), self.num_particles)
@@ -264,7 +271,7 @@ class _Sampler:
             index = np.minimum(np.arange(start, start + count), self.num_particles - 1)
             used = min(count, self.num_particles - start)
             if rows is None:
-                self.done = f"{start} of {self.num_particles} particles"
+                self._reached(f"{start} of {self.num_particles} particles")
             found = jax.device_get(run(*args, keys[index]))
             parts.append(jax.tree.map(lambda leaf, used=used: leaf[:used], found))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

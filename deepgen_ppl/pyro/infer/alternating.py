@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from deepgen_ppl import blocks as blocks_
 from deepgen_ppl import checks, mixing
 from deepgen_ppl import discrete as discrete_
+from deepgen_ppl.loop import noticed
 from deepgen_ppl.pyro import program as program_
 from deepgen_ppl.pyro.discrete import Discrete, read_coordinates
 from deepgen_ppl.pyro.infer import batched, ensemble, evaluate
@@ -215,8 +216,9 @@ class Chains:
         move = self.kernel.continuous.bind() if self.size else None
         x, z = start
         keeper, state, worst = _Keeper(self.sweeps.small), None, x.new_zeros(self.num_chains)
-        with torch.no_grad():
+        with torch.no_grad(), noticed() as check:
             for index in range(num_warmup + num_samples):
+                check()
                 if state is None or self.size:
                     state = self.sweeps.begin(x, z)
                 state, seen = self.sweeps.moved(generator, state, z, index)

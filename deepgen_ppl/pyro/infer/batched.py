@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from deepgen_ppl.pyro import graphs, handlers
 from deepgen_ppl.pyro.compilation import compile_step
@@ -159,7 +158,7 @@ def _vectorised(
         except Exception as error:  # control flow, `.item()`, no batching rule
             reason = f"vmap failed: {_said(error)}"
         try:
-            graph = make_fx(energy)(*(x[0].detach().clone() for x in rows))
+            graph = graphs.traced(energy, *(x[0].detach().clone() for x in rows))
             mapped = torch.func.vmap(torch.func.grad_and_value(graph))
             _agree(_one_by_one(energy), mapped, [x[:_CHECKED] for x in rows])
             return mapped, ""

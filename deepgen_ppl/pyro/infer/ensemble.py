@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from deepgen_ppl.loop import noticed
 from deepgen_ppl.pyro.kernels import hmc
 from deepgen_ppl.pyro.kernels.adaptation import Adaptation, Step
 from deepgen_ppl.pyro.kernels.hmc import HMCInfo, HMCState, ValueAndGrad
@@ -111,11 +112,13 @@ def run(
     with (
         torch.no_grad(),
         tqdm(total=num_warmup + num_samples, disable=not progress, mininterval=_SHOWN) as bar,
+        noticed() as check,
     ):
         state = hmc.init(position, value_and_grad)
         adaptation.begin(state)
         shown = began = warmed = time.perf_counter()
         for index in range(num_warmup + num_samples):
+            check()
             controls = adaptation.controls(index)
             state, info = step(generator, state, value_and_grad, controls)
             num_gradients += info.num_steps

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deepgen_ppl.pyro import data as data_
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import graphs, handlers
 from deepgen_ppl.pyro import program as program_
 from deepgen_ppl.pyro.parameters import forked_rng, preserved, private_store
 
@@ -72,11 +72,9 @@ def _traced(
     fn: Callable[..., Mapping[str, Tensor]], first: dict[str, Tensor], part: dict[str, Tensor]
 ) -> Callable[..., Any] | None:
     """Return a function's flat graph under vmap, where it can be traced and agrees with it."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     other = {name: value[-1] for name, value in part.items()}
     try:
-        graph = make_fx(fn)({name: value.clone() for name, value in first.items()})
+        graph = graphs.traced(fn, {name: value.clone() for name, value in first.items()})
         wanted, mapped = fn(other), torch.func.vmap(graph)
         found = mapped({name: value.unsqueeze(0) for name, value in other.items()})
         agree = all(torch.allclose(found[n][0], wanted[n], rtol=1e-3, atol=1e-3) for n in wanted)

@@ -98,7 +98,7 @@ def importance(
     if pair.enumerated and not by_row:
         marginal.prepare(pair.model, values, tensors, needed=False)
     sampler = _Sampler(pair, values, tensors, num_particles, keep_draws, by_row)
-    with explained("importance", lambda: sampler.done):
+    with explained("importance", lambda: sampler.done) as sampler.check:
         log_w, draws, stats = (
             sampler.rows(seed, batch_size, num_draws) if by_row else sampler.whole(seed, num_draws)
         )
@@ -184,8 +184,14 @@ class _Sampler:
         self.pair, self.values, self.data = pair, dict(values), data
         self.num_particles, self.keep_draws, self.by_row = num_particles, keep_draws, by_row
         sizes = [int(np.prod(site.shape)) for p in pair.programs for site in p.sites.values()]
-        self.done = "0 particles"
+        unit = f"{pair.num_rows or 1} rows" if by_row else f"{num_particles} particles"
+        self.done, self.check = f"0 of {unit}", lambda: None
         self.numbers = 8 * sum(sizes) + 1  # of one particle; layers of networks counted roughly
+
+    def _reached(self, done: str) -> None:
+        """Say how far it is, and end where Ctrl-C was pressed."""
+        self.done = done
+        self.check()
 
     def rows(self, seed: int, batch_size: int | None, num_draws: int | None,
              chosen: np.ndarray | None = None) -> tuple[np.ndarray, dict, dict]:  # fmt: skip
@@ -198,7 +204,7 @@ class _Sampler:
         count = int(np.clip(_CHUNK_NUMBERS / (per_row * length), 1, self.num_particles))
         parts, kept = [], []
         for start in range(0, len(chosen), length):
-            self.done = f"{start} of {len(chosen)} rows"
+            self._reached(f"{start} of {len(chosen)} rows")
             rows = torch.as_tensor(chosen[start : start + length])
             log_w, _, draws = self._particles(mix(seed, 2, start), count, rows)
             if num_draws is not None:
@@ -240,7 +246,7 @@ class _Sampler:
             for start in range(0, self.num_particles, count):
                 used = min(count, self.num_particles - start)
                 if rows is None:
-                    self.done = f"{start} of {self.num_particles} particles"
+                    self._reached(f"{start} of {self.num_particles} particles")
                 w = particles(self.pair, self.values, self.data, rows, used)
                 log_w.append((w.rows if self.by_row else w.total).cpu().numpy())
                 log_q += [] if w.log_q is None else [w.log_q.cpu().numpy()]

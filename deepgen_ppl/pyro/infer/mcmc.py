@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from deepgen_ppl import checks
 from deepgen_ppl import discrete as discrete_
 from deepgen_ppl.chains import check_counts
+from deepgen_ppl.loop import noticed
 from deepgen_ppl.posterior import Posterior
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers, marginal
@@ -359,6 +360,7 @@ def _drive(
     with (
         tqdm(total=total, disable=not progress, mininterval=0.2) as bar,
         handlers.validation(False),
+        noticed() as check,
     ):
         for number, (start, seed) in enumerate(zip(starts, seeds, strict=True), 1):
             with forked_rng(seed):
@@ -367,6 +369,7 @@ def _drive(
                 chain.setup(num_warmup)
                 divergences = 0
                 for step in range(num_warmup + num_samples):
+                    check()
                     if step == num_warmup:
                         chain.end_warmup()
                     z = chain.sample(z)
