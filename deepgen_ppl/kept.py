@@ -198,9 +198,9 @@ def is_own(name: str | None) -> bool:
         (False, False, True)
     """
     root = (name or "").partition(".")[0]
-    if root == __name__.partition(".")[0]:
-        return False
-    if root in sys.stdlib_module_names and root != "__main__":
+    if root == "__main__":  # also where a notebook's or a test runner's is an installed file
+        return True
+    if root == __name__.partition(".")[0] or root in sys.stdlib_module_names:
         return False
     file = getattr(sys.modules.get(root), "__file__", None) or ""
     return not any(folder in file for folder in _INSTALLED)

@@ -190,14 +190,14 @@ class Scopes:
 
     def fill(self, term: Term, x: Int[np.ndarray, "R D"]) -> None:
         """Let the first runs go through all values of a term's colours."""
-        digits = np.indices(self.cards(term)).reshape(len(self.cards(term)), -1)
+        digits = np.indices(self.cards(term), np.int32).reshape(len(self.cards(term)), -1)
         first = 0
         for site in term.depends:
             coordinates, colours = self.touched(term, site)
             known = coordinates >= 0
-            values = digits[first + colours[known]].T
-            limit = self.cardinality[coordinates[known]] - 1
-            x[: digits.shape[1], coordinates[known]] = np.minimum(values, limit)
+            at = coordinates[known]
+            values = np.minimum(digits[first + colours[known]], self.cardinality[at, None] - 1)
+            x.T[at, : digits.shape[1]] = values  # rows of one coordinate stand side by side
             first += self.num_colours(term, site)
 
     def pieces(self, term: Term, bundle: int) -> Iterator[Piece]:

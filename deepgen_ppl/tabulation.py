@@ -195,7 +195,7 @@ def tabulate(
     pieces: list[Piece] = []
     for members in _packed(terms, scopes):
         rows = max(scopes.num_runs(term) for term in members)
-        x = np.zeros((rows, coordinates.size), int)
+        x = np.zeros((coordinates.size, rows), np.int32).T
         for term in members:
             scopes.fill(term, x)
             pieces += scopes.pieces(term, len(bundles))
