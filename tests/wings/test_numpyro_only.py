@@ -1,5 +1,6 @@
 """What the NumPyro language alone has: its ELBO objects, autoguides and network libraries."""
 
+import itertools
 import warnings
 from types import ModuleType
 from typing import Any, cast
@@ -207,3 +208,73 @@ def test_mistakes_with_kernels_of_blackjax(dg: ModuleType, zoo: ModuleType) -> N
         MEADS(num_folds=0)
     with pytest.raises(ValueError, match="MEADS, which adapts anew"):
         dg.mcmc(zoo.normal_mean, X, kernel="meads", adaptation={}, progress=False)
+
+
+def chain_law(x: np.ndarray) -> tuple[float, np.ndarray]:
+    """Log evidence and marginals of `chain_of_sites`, from all states together."""
+    z = np.array(list(itertools.product((0, 1), repeat=len(x))))
+    prior = 0.2 + 0.5 * np.concatenate([np.zeros((len(z), 1)), z[:, :-1]], 1)
+    log = np.where(z == 1, np.log(prior), np.log(1 - prior)) - (x - 2.0 * z) ** 2 / 2
+    joint = np.exp(log.sum(1) - len(x) * np.log(2 * np.pi) / 2)
+    return np.log(joint.sum()), joint @ z / joint.sum()
+
+
+def chain_of_sites(size: int):
+    """A chain written site by site, as a program of many sites is."""
+    import numpyro
+    import numpyro.distributions as dist
+
+    def model(x):
+        z = 0.0
+        for i in range(size):
+            z = numpyro.sample(f"z{i}", dist.Bernoulli(0.2 + 0.5 * z))
+            numpyro.sample(f"x{i}", dist.Normal(2.0 * z, 1.0), obs=x[i])
+
+    return model
+
+
+def test_programs_of_many_sites_are_compiled_late(
+    dg: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at the first runs, which cost less than compiling; with the same answers after as before.
+
+    One run for each question: what is asked again is not run again. Other shapes count from zero.
+    """
+    from deepgen_ppl.numpyro import tables
+
+    monkeypatch.setattr(tables, "_MANY_SITES", 3)
+    monkeypatch.setattr(tables, "_MOST_PLAIN", 3)
+    compiled, questions, compiled_for = tables.compiled, [0], list[int]()
+
+    def counted(owner: Any, name: str, *args: Any, **options: Any) -> Any:
+        if name == "tables":
+            compiled_for.append(questions[-1])
+        return compiled(owner, name, *args, **options)
+
+    monkeypatch.setattr(tables, "compiled", counted)
+    size, model = 5, chain_of_sites(5)
+    for number in range(1, 7):
+        questions.append(number)
+        x = RNG.normal(1.0, 1.0, size).astype(np.float32)
+        log_evidence, law = chain_law(x)
+        for _ in range(2):
+            answer = dg.exact(model, x)
+            np.testing.assert_allclose(answer.log_evidence, log_evidence, rtol=1e-5)
+            found = [answer.marginals[f"z{i}"][1] for i in range(size)]
+            np.testing.assert_allclose(found, law, atol=1e-6)
+    assert compiled_for == [4, 5, 6]
+
+
+@pytest.mark.slow
+def test_a_program_of_two_hundred_sites_is_compiled_at_its_17th_run(dg: ModuleType) -> None:
+    from deepgen_ppl.numpyro.compilation import _KEPT
+
+    size, model = 100, chain_of_sites(100)
+    x = RNG.normal(1.0, 1.0, (18, size)).astype(np.float32)
+    for number, row in enumerate(x):
+        answer = dg.exact(model, row)
+        done = [key for key in _KEPT.of(model) if key[0] == "tables"]
+        assert len(done) == (1 if number >= 16 else 0)
+        again = dg.exact(chain_of_sites(size), row) if number in (0, 15, 16, 17) else answer
+        np.testing.assert_allclose(answer.log_evidence, again.log_evidence, rtol=1e-5)
+        np.testing.assert_allclose(answer.marginals["z50"], again.marginals["z50"], atol=1e-5)
