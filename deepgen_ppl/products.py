@@ -126,7 +126,8 @@ def products_of(plan: Plan) -> tuple[Product, ...] | None:
         if len(operands) > _MOST_OPERANDS:
             return None
         product, cost = _split(operands, step.cards, 1, step.output)
-        whole = [i for i, o in enumerate(operands) if o.source in found and _is_whole(o, step)]
+        whole = [i for i, o in enumerate(operands)
+                 if o.source in found and _is_whole(o, step, found[o.source])]  # fmt: skip
         for i in whole:
             before = found[operands[i].source]
             others = [o._replace(axes=tuple(a + before.summed for a in o.axes))
@@ -149,9 +150,13 @@ def _operands(step: Step) -> tuple[Operand, ...]:
     )
 
 
-def _is_whole(operand: Operand, step: Step) -> bool:
-    """Tell whether an operand has all variables of a step and its elements one by one."""
-    same = np.array_equal(operand.index, np.arange(step.variables.shape[-1]))
+def _is_whole(operand: Operand, step: Step, source: Product) -> bool:
+    """Tell whether an operand has all variables of a step, and all elements of its source in order.
+
+    An element that the step leaves out is another step's, which needs it by itself.
+    """
+    every = np.arange(len(source.operands[0].index))
+    same = np.array_equal(operand.index, every) and len(every) == step.variables.shape[-1]
     return same and operand.axes == tuple(range(len(step.cards)))
 
 
