@@ -1,4 +1,4 @@
-"""Uniform random numbers from threefry, both words of each block used, fused with their use."""
+"""Uniform random numbers from threefry, fused with their use."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def uniform(key: Array, shape: tuple[int, ...], stream: int | Array = 0) -> Floa
     """Return independent uniform numbers on [0, 1) of 23 bits.
 
     Threefry of 20 rounds turns a counter into two words of 32 bits. JAX's own generator folds them
-    into one; here both are used, and the rounds stand in the open, so that XLA fuses them with
-    the comparison that follows and vectorises them on a CPU.
+    into one; here number i takes the first word of counter i, or the second one of counter i less
+    half the numbers. Each number is computed from its own place alone, without a branch, so that
+    XLA fuses the rounds with the comparison that follows and vectorises both on a CPU.
 
     Args:
         key: random key; its first two words are the cipher's key.
@@ -36,9 +37,10 @@ def uniform(key: Array, shape: tuple[int, ...], stream: int | Array = 0) -> Floa
     number = math.prod(shape)
     half = (number + 1) // 2
     words = jax.random.key_data(key).reshape(-1).astype(jnp.uint32)
-    pair = threefry(words[0], words[1], jnp.arange(half, dtype=jnp.uint32), stream)
-    pair = jax.lax.optimization_barrier(pair)  # one loop that vectorises, then what takes it
-    bits = jnp.concatenate(pair)[:number].reshape(shape)
+    place = jnp.arange(number, dtype=jnp.uint32).reshape(shape)
+    is_low = place < half
+    counter = jnp.where(is_low, place, place - jnp.uint32(half))
+    bits = jnp.where(is_low, *threefry(words[0], words[1], counter, stream))
     one = jnp.uint32(0x3F800000)  # the float 1.0: 23 random bits are its fraction
     return jax.lax.bitcast_convert_type((bits >> 9) | one, jnp.float32) - jnp.float32(1.0)
 

@@ -15,6 +15,9 @@ from jaxtyping import Float
 from deepgen_ppl.harmonium import Units
 from deepgen_ppl.numpyro.programs.energy.bits import uniform
 
+_TOGETHER = 20
+"""Probabilities whose product one logarithm is taken of."""
+
 
 def log_partition(
     side: Sequence[Units], eta: Float[Array, "*batch size"]
@@ -125,7 +128,7 @@ def _cut(side: Sequence[Units], eta: Array) -> list[tuple[Units, Array]]:
 
 def _log_partition(units: Units, eta: Array) -> Array:
     if units.kind == "bernoulli":
-        return jax.nn.softplus(eta).sum(-1)
+        return _softplus_sums(eta)
     if units.kind == "gaussian":
         return 0.5 * (eta**2).sum(-1) + 0.5 * units.number * np.log(2.0 * np.pi)
     table = eta.reshape(*eta.shape[:-1], units.number, units.states)
@@ -150,3 +153,24 @@ def _draw(key: Array, units: Units, eta: Array, stream: int | Array) -> Array:
     table = eta.reshape(*eta.shape[:-1], units.number, units.states)
     drawn = random.categorical(key, table)
     return jax.nn.one_hot(drawn, units.states, dtype=eta.dtype).reshape(eta.shape)
+
+
+@jax.custom_jvp
+def _softplus_sums(eta: Array) -> Array:
+    """Sums of log(1 + exp eta) over the last axis, by a logarithm for twenty terms.
+
+    What is above the larger of 0 and eta is minus the logarithm of the likelier state's
+    probability, between 1/2 and 1: twenty of them have a product that no type loses.
+    """
+    likely = jax.nn.sigmoid(eta)
+    likely = jnp.maximum(likely, 1.0 - likely)
+    wide = [(0, 0)] * (eta.ndim - 1) + [(0, -eta.shape[-1] % _TOGETHER)]
+    groups = jnp.pad(likely, wide, constant_values=1.0)
+    products = jnp.prod(groups.reshape(*eta.shape[:-1], _TOGETHER, -1), -2)
+    return jnp.maximum(eta, 0.0).sum(-1) - jnp.log(products).sum(-1)
+
+
+@_softplus_sums.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (eta,), (change,) = primals, tangents
+    return _softplus_sums(eta), (jax.nn.sigmoid(eta) * change).sum(-1)
