@@ -120,6 +120,23 @@ def compiled(
     return build.compile()[name]
 
 
+def kept(build: Build, name: str, fn: Callable, *args: Any) -> Any:
+    """Return what a function of a program returns, compiled fast and kept: for what runs seldom.
+
+    Args:
+        build: where it is kept; its code must depend on nothing that this does not know.
+        name: its name there.
+        fn: the function.
+        *args: its arguments.
+
+    Example:
+        >>> def owner(): ...
+        >>> kept(Build(owner), "double", lambda x: 2 * x, 3.0).item()
+        6.0
+    """
+    return compiled(build, name, fn, *args, once=True)(*args)
+
+
 def quickly(fn: Callable, *args: Any) -> Any:
     """Return what a function returns, compiled fast: for what runs once and is not kept.
 

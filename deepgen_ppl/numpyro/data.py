@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,9 +87,15 @@ def as_inputs(tree: Any) -> Any:
         return type(tree)(*map(as_inputs, tree))
     if isinstance(tree, tuple | list):
         return type(tree)(map(as_inputs, tree))
+    if isinstance(tree, eqx.Module):  # its weights are inputs, whatever else it holds is structure
+        return jax.tree.map(lambda x: x if eqx.is_inexact_array(x) else _constant(x), tree)
     if isinstance(tree, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         return tree if isinstance(tree, jax.ShapeDtypeStruct) else jnp.asarray(tree)
     return tree if tree is None or isinstance(tree, Constant) else Constant(tree)
+
+
+def _constant(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, Constant | jax.ShapeDtypeStruct) else Constant(leaf)
 
 
 def as_arguments(tree: Any) -> Any:

@@ -111,3 +111,40 @@ def test_compiled_functions_die_with_model_and_guide(dg: ModuleType, zoo: Module
     del model, guide, fit
     gc.collect()
     assert [reference() for reference in alive] == [None, None]
+
+
+def test_a_second_contrastive_of_another_machine_compiles_nothing(
+    dg: ModuleType, zoo: ModuleType, compilations: list[str]
+) -> None:
+    """Weights are inputs: machines of one kind and size share what was compiled."""
+    x = (np.random.default_rng(0).random((64, 6)) < 0.3).astype(np.float32)
+    options = {"batch_size": 16, "num_chains": 8, "num_steps": 20, "progress": False}
+    first = dg.RBM(6, 3, seed=0)
+    fit = dg.contrastive(first, x, optim=zoo.sgd(1e-5), **options)
+    assert compilations
+    compilations.clear()
+    trained = dg.flows.fitted(first, fit, "energy").with_log_z(1.0)
+    for machine in (dg.RBM(6, 3, seed=1), trained):
+        again = dg.contrastive(machine, 1.0 - x, optim=zoo.sgd(1e-5), **options)
+        assert not compilations
+        begun = np.asarray(machine.weight)
+        moved = np.abs(np.asarray(again.params["energy$params"].weight) - begun)
+        assert 0.0 < moved.max() < 0.5 * np.abs(begun).max()
+    dg.contrastive(dg.RBM(6, 4), x, optim=zoo.sgd(1e-5), **options)
+    assert compilations
+
+
+def test_energies_that_differ_in_what_is_no_weight_share_nothing(
+    dg: ModuleType, zoo: ModuleType
+) -> None:
+    """Two graphs of equal shapes: each learns its own ties, whichever came first."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.choice([0.0, 1.0], (200, 2)), 2, axis=1).astype(np.float32)  # pairs 01, 23
+    options = {"num_steps": 60, "num_chains": 64, "progress": False, "optim": zoo.sgd(2e-3)}
+    ties = []
+    for edges in ([[0, 1], [2, 3]], [[0, 2], [1, 3]]):
+        field = dg.Ising(4, np.array(edges))
+        fit = dg.contrastive(field, x, **options)
+        ties.append(np.asarray(dg.flows.fitted(field, fit, "energy").coupling))
+    assert (ties[0] > 0.3).all()
+    assert (np.abs(ties[1]) < 0.2).all()

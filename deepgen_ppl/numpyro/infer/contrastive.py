@@ -15,7 +15,7 @@ from jax import Array, random
 from deepgen_ppl import energy_monitors as monitors
 from deepgen_ppl.energy_checks import chain_options
 from deepgen_ppl.loop import Progress
-from deepgen_ppl.numpyro.compilation import quickly
+from deepgen_ppl.numpyro.compilation import build_of, kept
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.infer.fit import Fit
 from deepgen_ppl.numpyro.infer.learn import Asked, learn, program_of, shaken, start_values
@@ -139,18 +139,20 @@ def contrastive(
     run, values, inputs = _set_up(model, data, asked, guide, sampler, positive, negative)
     run.options = options
     asked = asked._replace(batch_size=run.batch_size)
+    also = (repr(options), type(run.chains).__name__, repr(sampler), run.by_row, run.phases[1:])
+    run.build = build_of(run.phases.pair, "contrastive", *also)
     run.begin(values, inputs, asked.key)
     watch = Watch(run, inputs)
     fit, result = learn(
         "contrastive", run.phases.pair, (run.model, guide), data, inputs, run.loss, values,
-        run.state, asked, settings={"options": repr(options)}, monitor=watch,
-        also=(repr(options), type(run.chains).__name__, repr(sampler)),
+        run.state, asked, settings={"options": repr(options)}, monitor=watch, also=also,
         callbacks=(lambda _: monitors.diverges(watch.spread),),
     )  # fmt: skip
     if result.failed is not None:
         raise run.blame(fit, result, inputs, asked.key)
     pool, given = result.mutable[CHAINS], jax.tree.map(jnp.asarray, fit.params)
-    fit.chains = jax.device_get(quickly(run.chains.values, given, inputs, pool.rows, pool.state))
+    about = given, inputs, pool.rows, pool.state
+    fit.chains = jax.device_get(kept(run.build, "values", run.chains.values, *about))
     if monitors.diverges(watch.spread):
         fit.stopped = monitors.run_away(watch.spread)
         warnings.warn(fit.stopped, UserWarning, stacklevel=2)
@@ -181,13 +183,13 @@ def _set_up(
     inputs = pair.inputs(data)
     values = start_values(pair, inputs, asked)
     check_data(phases, inputs, values)
-    loss: Any = None
-    if phases.positive != "sampled":
-        loss = positive_loss(phases, values, inputs, batch_size)
     general = shaken(pair, values)
     chains, given = negative_chains(
         phases, energy, sampler, program, data, inputs, general, asked.model_kwargs
     )
+    loss: Any = None
+    if phases.positive != "sampled":
+        loss = positive_loss(phases, values, inputs, batch_size, chains)
     by_row = depends_on_rows(chains, inputs, general)
     first = first_step(getattr(chains, "kernel", getattr(chains, "continuous", None)))
     run = Run(program, phases, chains, given, loss, batch_size, by_row, first)

@@ -120,6 +120,13 @@ class OwnChains:
         """Return the log density by which each chain counts, as the energy has it."""
         return self.module(params).chain_log_prob(lax.stop_gradient(state))
 
+    def data_log_prob(
+        self, params: Values, inputs: Inputs, rows: Array | None
+    ) -> Float[Array, " B"]:
+        """Return the unnormalised log density of data rows, of all without a number of theirs."""
+        call = inputs if rows is None else inputs.gather(rows)
+        return self.module(params).unnormalised_log_prob(call.data[0])
+
     def place(self, state: Any) -> Float[Array, "chain D"]:
         """Return nothing: these chains live where their own moves keep them."""
         return jnp.zeros((jax.tree.leaves(state)[0].shape[0], 0))

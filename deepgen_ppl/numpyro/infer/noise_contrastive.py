@@ -159,7 +159,7 @@ def noise_contrastive(
     settings = {"noise_ratio": noise_ratio, "train_noise": train_noise}
     fit, result = learn(
         "noise_contrastive", pair, (program, None), data, inputs, loss, values, {}, asked,
-        settings=settings, also=(repr(settings), id(noise)), extra=extra,
+        settings=settings, also=(repr(settings), noise), extra=extra,
     )  # fmt: skip
     if result.failed is not None:
         raise energy_checks.non_finite_energy(result.failed, None, result.rows, fit)

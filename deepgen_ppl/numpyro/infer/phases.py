@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, random
 
 from deepgen_ppl import energy_checks
-from deepgen_ppl.numpyro.compilation import quickly
+from deepgen_ppl.numpyro.compilation import build_of, kept, quickly
 from deepgen_ppl.numpyro.data import Inputs, unwrap
 from deepgen_ppl.numpyro.handlers import unobserve
 from deepgen_ppl.numpyro.infer.negative import GradientChains, OwnChains, Sampler
@@ -114,7 +114,8 @@ def check_data(phases: Phases, inputs: Inputs, values: Mapping[str, Any]) -> Non
         seen = run(program, inputs, values, random.key(0), stand_in=True)
         return {name: seen[name]["value"] for name in phases.negative}
 
-    for name, value in quickly(look, inputs, dict(values)).items():
+    build = build_of(phases.pair, "data", phases.negative)
+    for name, value in kept(build, "data", look, inputs, dict(values)).items():
         support = program.sites[name].support
         if support is None:
             continue
@@ -232,13 +233,28 @@ def depends_on_rows(chains: Sampler, inputs: Inputs, values: Mapping[str, Any]) 
 
 
 def positive_loss(
-    phases: Phases, values: Mapping[str, Any], inputs: Inputs, batch_size: int | None
+    phases: Phases,
+    values: Mapping[str, Any],
+    inputs: Inputs,
+    batch_size: int | None,
+    chains: Sampler | None = None,
 ) -> Callable[..., tuple[Array, dict[str, Any]]]:
     """Return minus the unnormalised log density of the data, hidden sites summed or bounded.
 
     It is a function of pair's parameters, inputs, rows and key, scaled to all rows, with the new
-    mutable state.
+    mutable state. A ready energy with a chain of its own is asked by itself, without the base that
+    its program counts and takes away.
     """
+    if isinstance(chains, OwnChains) and set(phases.pair.model.sites) == {"x", "factor"}:
+        own = chains
+
+        def direct(
+            params: Any, inputs: Inputs, rows: Any, key: Array
+        ) -> tuple[Array, dict[str, Any]]:
+            total = -jnp.mean(own.data_log_prob(params, inputs, rows))
+            return max(inputs.num_rows, 1) * total, {}
+
+        return direct
     objective = ExactMarginal() if phases.positive == "exact" else ELBO()
     objective.check(phases.pair, batch_size)
     if isinstance(objective, ExactMarginal):

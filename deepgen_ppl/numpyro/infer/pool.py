@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from deepgen_ppl import energy_checks
 from deepgen_ppl import energy_monitors as monitors
 from deepgen_ppl.loop import NonFiniteError
-from deepgen_ppl.numpyro.compilation import quickly
+from deepgen_ppl.numpyro.compilation import compiled, kept, quickly
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.infer.fit import Fit
 from deepgen_ppl.numpyro.infer.negative import OwnChains, Sampler
@@ -72,6 +72,7 @@ class Run:
     by_row: bool
     first: float
     options: Any = None
+    build: Any = None
 
     def begin(self, values: Mapping[str, Any], inputs: Inputs, key: Array) -> None:
         """Let the chains set out."""
@@ -93,14 +94,15 @@ class Run:
         own = jax.tree.map(jnp.asarray, dict(values))
         at_data = options.start == "data"
         start = partial(self.chains.start, at_data=at_data)
-        state = quickly(start, random.fold_in(key, 5), own, inputs, rows)
+        state = kept(self.build, "start", start, random.fold_in(key, 5), own, inputs, rows)
         zeros = jnp.zeros(size)
         hidden = None
         if self.phases.positive == "sampled":
             assert self.given is not None
             everyone = jnp.arange(num_rows, dtype=jnp.int32)
             start = partial(self.given.start, at_data=False)
-            hidden = quickly(start, random.fold_in(key, 6), own, inputs, everyone)
+            about = random.fold_in(key, 6), own, inputs, everyone
+            hidden = kept(self.build, "hidden", start, *about)
         names = ("energy_data", "energy_chains", "energy_width", "acceptance", "discrepancy")
         self.scale = self._scale(own, inputs)
         pool = Pool(
@@ -119,7 +121,8 @@ class Run:
         def place(key: Array, params: Any, inputs: Inputs, rows: Array) -> Array:
             return self.chains.place(self.chains.start(key, params, inputs, rows, True))
 
-        found = np.asarray(quickly(place, random.key(0), values, inputs, rows), float)
+        about = random.key(0), values, inputs, rows
+        found = np.asarray(kept(self.build, "place", place, *about), float)
         return float(np.sqrt(np.mean(found**2)))
 
     @property
@@ -151,8 +154,9 @@ class Run:
             total, changed = self.positive(params, inputs, rows, keys[0])
             data = total / count
         moved = self._advance(held, pool, inputs, rows, keys[1])
-        chosen, chain_rows, pool, rate, worst = moved
+        chosen, chain_rows, index, pool, rate, worst = moved
         log_probs = self.chains.log_prob(params, inputs, chain_rows, lax.stop_gradient(chosen))
+        pool = self._remember(pool, index, lax.stop_gradient(log_probs))
         loss = data + jnp.mean(log_probs)
         seen = {
             "energy_data": data,
@@ -186,8 +190,8 @@ class Run:
 
     def _advance(
         self, held: Any, pool: Pool, inputs: Inputs, rows: Any, key: Array
-    ) -> tuple[Any, Array, Pool, Array, Array]:
-        """Move the chains that are due, and keep what is watched of each."""
+    ) -> tuple[Any, Array, Array | None, Pool, Array, Array]:
+        """Move the chains that are due; their index is None where all are."""
         options, keys = self.options, random.split(key, 5)
         size = pool.rows.shape[0]
         index = None
@@ -209,17 +213,18 @@ class Run:
         found = self.chains.move(
             keys[3], held, inputs, chain_rows, state, pool.log_step, options.chain_steps
         )
-        log_prob = self.chains.log_prob(held, inputs, chain_rows, found.state)
-        centred = log_prob - jnp.mean(log_prob)
-        rate = jnp.maximum(monitors.RATE, 1.0 / (age + 1.0))
-        mean = (1 - rate) * take(pool.mean) + rate * centred
-        square = (1 - rate) * take(pool.square) + rate * centred**2
-        new = {"state": found.state, "age": age + 1, "mean": mean, "square": square}
-        old = {name: getattr(pool, name) for name in new}
-        if index is not None:
-            new = jax.tree.map(lambda whole, part: whole.at[index].set(part), old, new)
-        pool = pool._replace(log_step=found.log_step, **new)
-        return found.state, chain_rows, pool, found.acceptance, found.discrepancy
+        pool = _put(pool, index, state=found.state, age=age + 1)
+        pool = pool._replace(log_step=found.log_step)
+        return found.state, chain_rows, index, pool, found.acceptance, found.discrepancy
+
+    def _remember(self, pool: Pool, index: Array | None, log_probs: Array) -> Pool:
+        """Keep the running moments of the chains that moved."""
+        take = (lambda leaf: leaf) if index is None else (lambda leaf: leaf[index])
+        centred = log_probs - jnp.mean(log_probs)
+        share = jnp.maximum(monitors.RATE, 1.0 / take(pool.age))
+        mean = (1 - share) * take(pool.mean) + share * centred
+        square = (1 - share) * take(pool.square) + share * centred**2
+        return _put(pool, index, mean=mean, square=square)
 
     # -------------------------------------------------------------------------- afterwards
 
@@ -235,10 +240,10 @@ class Run:
             fresh = self.chains.log_prob(params, inputs, pool.rows, found.state)
             return fresh, self.chains.log_prob(params, inputs, pool.rows, pool.state)
 
-        found = quickly(both, params, inputs, pool, key)
-        fresh, kept = (np.asarray(x, float) for x in found)
-        width = max(float(kept.std()), 1e-12)
-        return float((fresh.mean() - kept.mean()) / width)
+        found = kept(self.build, "short run", both, params, inputs, pool, key)
+        fresh, old = (np.asarray(x, float) for x in found)
+        width = max(float(old.std()), 1e-12)
+        return float((fresh.mean() - old.mean()) / width)
 
     def blame(self, fit: Fit, result: Any, inputs: Inputs, key: Array) -> NonFiniteError:
         """Return the error of the step that failed, naming the first chain that is not finite."""
@@ -261,49 +266,58 @@ class Watch:
 
     def __init__(self, run: Run, inputs: Inputs) -> None:
         self.run, self.inputs = run, inputs
-        self.before: tuple[Any, Any] | None = None
+        self.before: Any = None
         self.spread = 0.0
-        self._log_prob = jax.jit(run.chains.log_prob)
 
     def __call__(self, free: Any, mutable: Any) -> dict[str, float]:
         """Return what is watched at present."""
-        pool: Pool = mutable[CHAINS]
-        found = {name: float(value) for name, value in pool.watched.items()}
-        age = np.asarray(pool.age)
-        pair = self.run.phases.pair
-        own = {n: v for n, v in mutable.items() if n != CHAINS}
-        params = {**pair.constrain(free), **own}
-        leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(free)]
-        found["weight_norm"] = float(np.sqrt(sum(np.sum(leaf**2) for leaf in leaves)))
-        found["chain_age"] = float(age.mean()) * self.run.options.persistent
-        mean, square = np.asarray(pool.mean, float), np.asarray(pool.square, float)
-        steady = self.run.options.persistent and not self.run.by_row and age.min() >= 50
+        run = self.run
+        before, self.before = self.before, (free, mutable)
+        args = (free, mutable), before or (free, mutable), self.inputs
+        told = jax.device_get(compiled(run.build, "watch", self._look, *args)(*args))
+        found = {name: float(value) for name, value in told["numbers"].items()}
+        found["chain_age"] *= run.options.persistent
+        mean, square = np.asarray(told["mean"], float), np.asarray(told["square"], float)
+        steady = run.options.persistent and not run.by_row and told["youngest"] >= 50
         rhat = monitors.nested_rhat(mean, np.maximum(square - mean**2, 0.0)) if steady else np.nan
         found["chain_rhat"] = rhat
-        found["chain_spread"] = self._spread(pool)
-        found["log_z_drift"] = self._drift(params, pool)
+        self.spread = found["chain_spread"] = found["chain_spread"] / (run.scale or np.inf)
+        if before is None:
+            found["log_z_drift"] = float("nan")
         return found
 
-    def _spread(self, pool: Pool) -> float:
-        place = np.asarray(self.run.chains.place(pool.state), float)
-        if not place.size or not self.run.scale:
-            return 0.0
-        self.spread = float(np.sqrt(np.mean(place**2))) / self.run.scale
-        return self.spread
+    def _look(self, now: Any, before: Any, inputs: Inputs) -> dict[str, Any]:
+        """Compute what is watched, of the present and of the last report's parameters and chains.
 
-    def _drift(self, params: Any, pool: Pool) -> float:
-        """Return how log Z changed since the last report, by the chains as they were then."""
-        before, self.before = self.before, (params, pool)
-        if before is None:
-            return float("nan")
-        old, kept = before
-        change = [
-            np.asarray(self._log_prob(own, self.inputs, kept.rows, kept.state), float)
-            for own in (params, old)
-        ]
-        gain = change[0] - change[1]
-        top = gain.max()
-        return float(top + np.log(np.mean(np.exp(gain - top))))
+        Log Z changed by the mean of the ratio of densities at the chains as they were then.
+        """
+        (free, mutable), (_, past) = now, before
+        pool, old = mutable[CHAINS], past[CHAINS]
+        at = [self._params(*pair) for pair in (now, before)]
+        log_probs = [self.run.chains.log_prob(own, inputs, old.rows, old.state) for own in at]
+        gain = log_probs[0] - log_probs[1]
+        place = self.run.chains.place(pool.state)
+        numbers = {
+            **pool.watched,
+            "weight_norm": jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(free))),
+            "chain_age": jnp.mean(pool.age),
+            "chain_spread": jnp.sqrt(jnp.mean(place**2)) if place.size else jnp.zeros(()),
+            "log_z_drift": jax.nn.logsumexp(gain) - jnp.log(float(gain.shape[0])),
+        }
+        return {"numbers": numbers, "youngest": pool.age.min(), "mean": pool.mean,
+                "square": pool.square}  # fmt: skip
+
+    def _params(self, free: Any, mutable: Any) -> dict[str, Any]:
+        own = {n: v for n, v in mutable.items() if n != CHAINS}
+        return {**self.run.phases.pair.constrain(free), **own}
+
+
+def _put(pool: Pool, index: Array | None, **new: Any) -> Pool:
+    """Write what is new of some chains, of all without an index."""
+    if index is not None:
+        old = {name: getattr(pool, name) for name in new}
+        new = jax.tree.map(lambda whole, part: whole.at[index].set(part), old, new)
+    return pool._replace(**new)
 
 
 def _where(chosen: Array, a: Array, b: Array) -> Array:

@@ -195,13 +195,13 @@ def _set_up(
     tensors = data_.to_tensors(data, next(iter(leaves.values())).device)
     values = values_of(pair, leaves)
     check_data(phases, tensors, values)
-    loss: Any = None
-    if phases.positive != "sampled":
-        loss = positive_loss(phases, values, tensors, batch_size)
     general = shaken(pair, leaves)
     chains, given = negative_chains(
         phases, energy, sampler, program, data, general, asked.model_kwargs
     )
+    loss: Any = None
+    if phases.positive != "sampled":
+        loss = positive_loss(phases, values, tensors, batch_size, chains)
     by_row = depends_on_rows(chains, tensors, general)
     first = first_step(getattr(chains, "kernel", getattr(chains, "continuous", None)))
     run = Run(program, phases, chains, given, loss, tensors, batch_size, by_row, first)

@@ -118,6 +118,12 @@ class OwnChains:
         with installed(self.params, params):
             return self.energy.chain_log_prob(state)
 
+    def data_log_prob(self, params: Values, data: Data, rows: Tensor | None) -> Float[Tensor, " B"]:
+        """Return the unnormalised log density of data rows, of all without a number of theirs."""
+        call = data if rows is None else data_.take(data, rows)
+        with installed(self.params, params):
+            return self.energy.unnormalised_log_prob(call[0])
+
     def place(self, state: Any) -> Float[Tensor, "chain D"]:
         """Return nothing: these chains live where their own moves keep them."""
         return torch.zeros(len(_leaves(state)[0]), 0)

@@ -158,8 +158,9 @@ class Run:
             data = self._sampled(params, held, rows)
         else:
             data = self.positive(params, rows) / count
-        chosen, chain_rows, rate, worst = self._advance(held, rows)
+        chosen, chain_rows, index, rate, worst = self._advance(held, rows)
         log_probs = self.chains.log_prob(params, self.data, chain_rows, chosen)
+        self._remember(index, log_probs.detach())
         loss = data + log_probs.mean()
         seen = {
             "energy_data": data,
@@ -188,11 +189,11 @@ class Run:
         pool.hidden_step.copy_(found.log_step)
         return -self.given.log_prob(params, self.data, index, found.state).mean()
 
-    def _advance(self, held: Any, rows: Tensor | None) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """Move the chains that are due, and keep what is watched of each."""
+    def _advance(self, held: Any, rows: Tensor | None) -> tuple[Any, Tensor, Any, Tensor, Tensor]:
+        """Move the chains that are due; their index is a whole slice where all are."""
         options, pool = self.options, self.pool
         size = len(pool.rows)
-        index = torch.arange(size)
+        index: Any = slice(None)
         if not options.persistent:
             batch = pool.rows if rows is None else rows
             begun = self.chains.start(held, self.data, batch, options.start == "data")
@@ -206,22 +207,25 @@ class Run:
         state = tree_map(lambda leaf: leaf[index], pool.state)
         if options.restart and options.persistent:
             fresh = self.chains.start(held, self.data, chain_rows, False)
-            anew = torch.rand(len(index)) < options.restart
+            anew = torch.rand(len(chain_rows)) < options.restart
             state = tree_map(lambda a, b: _where(anew, a, b), fresh, state)
             age = torch.where(anew, 0, age)
         found = self.chains.move(
             held, self.data, chain_rows, state, pool.log_step, options.chain_steps
         )
         with torch.no_grad():
-            log_prob = self.chains.log_prob(held, self.data, chain_rows, found.state)
-            centred = log_prob - log_prob.mean()
-            share = (1.0 / (age + 1.0)).clamp(min=monitors.RATE)
-            pool.mean[index] = (1 - share) * pool.mean[index] + share * centred
-            pool.square[index] = (1 - share) * pool.square[index] + share * centred**2
             pool.age[index] = age + 1
             _put(pool.state, found.state, index)
             pool.log_step.copy_(found.log_step)
-        return found.state, chain_rows, found.acceptance, found.discrepancy
+        return found.state, chain_rows, index, found.acceptance, found.discrepancy
+
+    def _remember(self, index: Any, log_probs: Tensor) -> None:
+        """Keep the running moments of the chains that moved."""
+        pool = self.pool
+        centred = log_probs - log_probs.mean()
+        share = (1.0 / pool.age[index]).clamp(min=monitors.RATE)
+        pool.mean[index] = (1 - share) * pool.mean[index] + share * centred
+        pool.square[index] = (1 - share) * pool.square[index] + share * centred**2
 
     # -------------------------------------------------------------------------- afterwards
 
@@ -264,8 +268,8 @@ class Watch:
         pool = self.run.pool
         found = {name: float(value) for name, value in pool.watched.items()}
         age = pool.age.numpy()
-        norms = [float(leaf.detach().double().square().sum()) for leaf in self.leaves.values()]
-        found["weight_norm"] = float(np.sqrt(sum(norms)))
+        norms = [float(torch.linalg.vector_norm(leaf.detach())) for leaf in self.leaves.values()]
+        found["weight_norm"] = float(np.hypot.reduce(norms))
         found["chain_age"] = float(age.mean()) * self.run.options.persistent
         mean, square = pool.mean.double().numpy(), pool.square.double().numpy()
         steady = self.run.options.persistent and not self.run.by_row and age.min() >= 50
@@ -300,7 +304,7 @@ class Watch:
         return float(torch.logsumexp(gain, 0) - np.log(len(gain)))
 
 
-def _put(whole: Any, part: Any, index: Tensor) -> None:
+def _put(whole: Any, part: Any, index: Any) -> None:
     """Write the states of some chains in place."""
     with torch.no_grad():
         for old, new in zip(tree_leaves(whole), tree_leaves(part), strict=True):

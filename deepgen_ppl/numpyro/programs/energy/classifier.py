@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -105,12 +106,12 @@ class EnergyClassifier(Energy):
     @property
     def model(self) -> Callable[..., None]:
         """The native program of rows: sites "x", and "y" where labels are given, in "data"."""
+        return partial(_rows, self.without_log_z())
 
-        def model(x: Array | None = None, y: Array | None = None) -> None:
-            energy: Any = eqx_module("energy", self)
-            run(energy, x, None if y is None else lambda x: _label(energy, x, y))
 
-        return model
+def _rows(energy: Any, x: Array | None = None, y: Array | None = None) -> None:
+    energy = eqx_module("energy", energy)
+    run(energy, x, None if y is None else lambda x: _label(energy, x, y))
 
 
 def _label(energy: EnergyClassifier, x: Array, y: Array) -> None:

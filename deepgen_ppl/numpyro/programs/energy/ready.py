@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
@@ -147,11 +148,7 @@ class Energy(eqx.Module):
     @property
     def model(self) -> Callable[..., None]:
         """The native program of rows: site "x" of the base in plate "data", a factor beside it."""
-
-        def model(x: Array | None = None) -> None:
-            run(eqx_module("energy", self), x)
-
-        return model
+        return partial(_rows, self.without_log_z())
 
     @property
     def program(self) -> Callable[..., None]:
@@ -205,6 +202,10 @@ def run(energy: Any, x: Array | None, more: Callable[..., None] | None = None) -
         numpyro.factor("factor", energy.unnormalised_log_prob(value) - base.log_prob(value))
         if more is not None:
             more(value)
+
+
+def _rows(energy: Any, x: Array | None = None) -> None:
+    run(eqx_module("energy", energy), x)
 
 
 def replaced(module: Any, **values: Any) -> Any:
