@@ -173,14 +173,16 @@ def check_fit(verb: str, fit: Any) -> None:
         )
 
 
-def check_rows(verb: str, num_rows: int | None) -> None:
-    """Refuse a single row, by which neither a data plate nor an error can be told.
+def check_rows(num_rows: int) -> None:
+    """Refuse a single row, of which no standard error can be told.
 
     Raises:
         ValueError: as said.
     """
-    if num_rows is not None and num_rows < 2:
-        raise ValueError(f"{verb} needs at least two rows. Pass a single one twice.")
+    if num_rows < 2:
+        raise ValueError(
+            "amortization_gap needs at least two rows for its standard errors. dg.refine takes one."
+        )
 
 
 def check_kept(names: Sequence[str]) -> None:

@@ -35,8 +35,8 @@ def missing(vae, fit, x, refine):
     """Brier score of lower halves drawn from what is above them."""
     seen = np.ones_like(x, bool)
     seen[:, 32:] = False
-    draws = vae.impute(fit, x, seen, num_samples=50, num_particles=100, refine=refine)
-    return float(np.mean((draws.mean(0) - x)[~seen] ** 2))
+    found = vae.impute(fit, x, seen, num_samples=50, num_particles=100, refine=refine)
+    return float(np.mean((found.mean - x)[~seen] ** 2))
 
 
 def run(wing, quick):

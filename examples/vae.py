@@ -1,4 +1,4 @@
-"""Autoencoders: digits in the plane, missing halves, counts of single cells; both languages.
+"""Autoencoders: digits in the plane, ways through it, counts of single cells; both languages.
 
 Run `python examples/vae.py` (about two minutes) or with `--quick`. Pictures go to `out/vae/`; that
 of the documentation is made by `--only NumPyro --out docs/pictures`.
@@ -39,26 +39,33 @@ def plane(dg, steps, out):
     points = left.scatter(*codes.T, c=labels, s=5, cmap="tab10")
     figure.colorbar(points, ax=left, ticks=range(10))
     left.set(title="codes by label", xlabel="z[0]", ylabel="z[1]")
-    tiles = np.pad(means, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    right.imshow(tiles.transpose(0, 2, 1, 3).reshape(110, 110), cmap="gray_r")
+    right.imshow(tiled(means), cmap="gray_r")
     right.set(title="decoded plane, from -2.5 to 2.5", xticks=[], yticks=[])
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / "vae-digits.png", dpi=100, bbox_inches="tight")
+    traversal(vae, fit, levels, labels, out)
 
 
-def halves(dg, steps):
-    """Lower halves that are missing, drawn from what is seen of the upper ones."""
-    x = (load_digits().data > 8).astype(np.float32)
-    train, test = x[:1500], x[1500:1600]
-    vae = dg.VAE((64,), (64,), features=64, latents=8, posterior="full")
-    fit = dg.svi(*vae, train, num_steps=steps, batch_size=128, progress=False)
-    seen = np.ones_like(test, bool)
-    seen[:, 32:] = False
-    p = vae.impute(fit, test, seen, num_samples=50, num_particles=500).mean(0)
-    error = np.mean((p - test)[~seen] ** 2)
-    alone = np.mean((train[:, 32:].mean(0) - test[:, 32:]) ** 2)
-    print(f"  missing halves: Brier score {error:.3f}, {alone:.3f} by the means of pixels")
-    print(f"  {vae.log_evidence(fit, test, num_particles=200)}")
+def traversal(vae, fit, levels, labels, out):
+    """One digit of each class, its latents moved one after the other."""
+    firsts = np.array([np.flatnonzero(labels == label)[0] for label in range(10)])
+    moved = vae.traverse(fit, levels[firsts], span=(-2.5, 2.5), num_steps=13)
+    ways = vae.interpolate(fit, levels[firsts], levels[np.roll(firsts, -1)], num_steps=13)
+    blocks = {"z[0] from -2.5 to 2.5": moved[0], "z[1] from -2.5 to 2.5": moved[1],
+              "from a digit to the next": ways}  # fmt: skip
+    figure = Figure(figsize=(10.5, 3.2))
+    for axes, (title, block) in zip(figure.subplots(1, 3), blocks.items(), strict=True):
+        axes.imshow(tiled(block.swapaxes(0, 1).reshape(10, 13, 8, 8)), cmap="gray_r")
+        axes.set(title=title, xticks=[], yticks=10 * np.arange(10) + 4.5, yticklabels=range(10))
+        axes.tick_params(length=0)
+    figure.savefig(out / "vae-traversal.png", dpi=100, bbox_inches="tight")
+
+
+def tiled(images):
+    """Images in rows and columns as one."""
+    tiles = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows, columns, high, wide = tiles.shape
+    return tiles.transpose(0, 2, 1, 3).reshape(rows * high, columns * wide)
 
 
 def cells(dg, steps):
@@ -87,7 +94,6 @@ def main():
         dg = importlib.import_module(f"deepgen_ppl.{language.lower()}")
         print(language)
         plane(dg, steps, args.out)
-        halves(dg, steps)
         if not args.quick:
             cells(dg, steps)
 

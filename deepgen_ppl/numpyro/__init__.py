@@ -22,6 +22,7 @@ from deepgen_ppl import (
     Posterior,
 )
 from deepgen_ppl.amortization import AmortizationGap
+from deepgen_ppl.imputation import Imputation
 from deepgen_ppl.latents import LatentReport
 from deepgen_ppl.loop import NonFiniteError, Progress
 from deepgen_ppl.markov_chain import MarkovChain
@@ -121,6 +122,7 @@ __all__ = [
     "Fit",
     "Gibbs",
     "GibbsWithGradients",
+    "Imputation",
     "Ising",
     "KLAnnealing",
     "Langevin",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +102,76 @@ def trace_step(
     examples = [x.detach() for x in leaves] + ([] if rows is None else [rows])
     graph = traced(step, *examples)
     return _lift(graph)
+
+
+class TracedGradient:
+    """A loss with its columns and its gradient: the program itself, then a graph of it.
+
+    Handlers run at the first calls and while the graph is made; what cannot be traced, or gives
+    another value at another draw, stays as it is.
+
+    Args:
+        loss: `(leaves by name, rows) -> loss and its columns`, drawn anew at each call.
+        after: Calls that run the program itself before a graph is made.
+
+    Attributes:
+        traced: Whether the latest call ran a graph.
+
+    Example:
+        >>> found = TracedGradient(lambda own, rows: torch.stack([(own["x"] ** 2).sum()] * 2), 0)
+        >>> value, grads = found({"x": torch.ones(3)}, torch.arange(3))
+        >>> value.tolist(), grads["x"].tolist(), found.traced
+        ([3.0, 3.0], [2.0, 2.0, 2.0], True)
+    """
+
+    def __init__(self, loss: Callable[[dict[str, Tensor], Tensor], Tensor], after: int) -> None:
+        self.loss, self.after, self.traced = loss, after, False
+        self._graphs: dict[int, tuple[GraphModule, list[Tensor]] | None] = {}
+
+    def __call__(self, leaves: dict[str, Tensor], rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss with its columns, and its gradients by name."""
+        self.after -= 1
+        if self.after < 0 and len(rows) not in self._graphs:
+            self._graphs[len(rows)] = self._made(leaves, rows)
+        found = self._graphs.get(len(rows))
+        self.traced = found is not None
+        value, *grads = self._eager(leaves, rows) if found is None else _run(found, leaves, rows)
+        return value, dict(zip(leaves, grads, strict=True))
+
+    def _eager(self, leaves: dict[str, Tensor], rows: Tensor) -> tuple[Tensor, ...]:
+        own = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
+        with torch.enable_grad():
+            value = self.loss(own, rows)
+            grads = torch.autograd.grad(head(value), list(own.values()))
+        return value.detach(), *grads
+
+    def _made(
+        self, leaves: dict[str, Tensor], rows: Tensor
+    ) -> tuple[GraphModule, list[Tensor]] | None:
+        def loss(own: list[Tensor], rows: Tensor | None) -> Tensor:
+            assert rows is not None
+            return self.loss(dict(zip(leaves, own, strict=True)), rows)
+
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = trace_step(loss, list(leaves.values()), rows)
+                torch.manual_seed(1)
+                exact = self._eager(leaves, rows)
+                torch.manual_seed(1)
+                pairs = zip(exact, _run(found, leaves, rows), strict=True)
+            except Exception:  # whatever a program may raise while it is traced
+                return None
+        same = [torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True) for a, b in pairs]
+        return found if all(same) else None
+
+
+def _run(
+    found: tuple[GraphModule, list[Tensor]], leaves: dict[str, Tensor], rows: Tensor
+) -> tuple[Tensor, ...]:
+    graph, constants = found
+    with torch.no_grad():
+        return graph(*(leaf.detach() for leaf in leaves.values()), rows, *constants)
 
 
 def head(loss: Tensor) -> Tensor:

@@ -251,9 +251,9 @@ class _Reader:
         """Run on the first (or last) `count` rows as a batch of all."""
         if count is None or self.total is None or count == self.total:
             return self._run(self.data)
-        start = self.total - count if last else 0
-        part = data_.take(self.data, slice(start, start + count))
-        rows = torch.arange(start, start + count)
+        start = self.total - count if last and count < self.total else 0
+        rows = torch.arange(start, start + count) % self.total
+        part = data_.take(self.data, rows)
         around = (handlers.minibatch(rows, self.total, self.outer),) if self.outer else ()
         try:
             with autoguide_rows(self.inner, self.outer, self.total, count):
@@ -271,6 +271,8 @@ class _Reader:
     def _other(self, first: int | None) -> int | None:
         if first is None or self.total is None:
             return None
+        if first == self.total == 1:
+            return 2  # the same row twice
         if first > 2:
             return first - 1
         if first + 1 <= self.total:

@@ -213,3 +213,14 @@ def test_evidence_that_does_not_fit_is_refused(dg: ModuleType, programs: ModuleT
         dg.amortization_gap(*pair, x)
     with pytest.raises(ValueError, match="at least two rows"):
         dg.amortization_gap(*pair, {}, x[:1])
+
+
+def test_a_single_row_is_refined_too(dg: ModuleType, programs: ModuleType) -> None:
+    """To the closed form, and the fit serves on as that of more rows."""
+    x = np.array([1.5], "float32")
+    found = dg.refine(programs.chain, programs.blind_chain, {}, x)
+    exact = norm.logpdf(x, scale=(1 + 0.49 + 0.25) ** 0.5)
+    assert np.abs(found.history["bound"] - exact).max() < 0.02
+    np.testing.assert_allclose(np.asarray(found.params["own_low_loc"]), x * 1.49 / 1.74, atol=0.03)
+    weighed = found.importance(num_particles=500).evidence
+    np.testing.assert_allclose(weighed.per_row, exact, atol=5 * weighed.standard_error + 1e-4)

@@ -71,6 +71,34 @@ def broad(dg: ModuleType, on: ModuleType, pca: Linear) -> tuple[Any, Any]:
     return vae, on.params(vae, pca.x)
 
 
+SEEN, GONE = [0, 2, 3], [1, 4]
+
+
+@pytest.fixture(scope="module")
+def informed(dg: ModuleType, on: ModuleType, pca: Linear) -> tuple[Any, Any]:
+    """The same with a guide made for the cells that are seen: the posterior's means, wider."""
+    vae = dg.VAE((), (), features=FEATURES, latents=LATENTS, likelihood="gaussian")
+    pca.put_into(on, vae)
+    weight = pca.weight[SEEN]
+    covariance = np.linalg.inv(np.eye(LATENTS) + weight.T @ weight / pca.variance)
+    encoder = np.zeros((FEATURES, 2 * LATENTS))
+    encoder[SEEN, :LATENTS] = weight @ covariance / pca.variance
+    bias = np.concatenate([-pca.mean @ encoder[:, :LATENTS], 0.5 * np.log(2 * np.diag(covariance))])
+    on.set_linear(vae, "encoder", encoder, bias)
+    return vae, on.params(vae, pca.x)
+
+
+@pytest.fixture(scope="module")
+def narrow(dg: ModuleType, on: ModuleType, pca: Linear) -> tuple[Any, Any]:
+    """The same with a guide that is too narrow, and amiss where cells are missing."""
+    vae = dg.VAE((), (), features=FEATURES, latents=LATENTS, likelihood="gaussian")
+    pca.put_into(on, vae)
+    encoder = np.concatenate([pca.encoder, np.zeros_like(pca.encoder)], 1)
+    bias = np.concatenate([-pca.mean[SEEN] @ pca.encoder[SEEN], np.log(0.5 * pca.spread)])
+    on.set_linear(vae, "encoder", encoder, bias)
+    return vae, on.params(vae, pca.x)
+
+
 @pytest.fixture(scope="module")
 def digits(dg: ModuleType, on: ModuleType) -> tuple[Any, Any, np.ndarray]:
     """A small autoencoder of binary rows, not trained, with its parameters and data."""
@@ -123,22 +151,61 @@ def test_missing_cells_are_left_out_of_the_evidence(pca: Linear, broad: tuple[An
     assert (abs(found.per_row - exact) < 5 * found.per_row_standard_error + 1e-4).all()
 
 
-def test_imputed_cells_follow_the_conditional(pca: Linear, broad: tuple[Any, Any]) -> None:
-    """Of the linear model it is normal: mean and spread of draws against it."""
-    vae, params = broad
-    x, seen, gone = pca.x[:10].copy(), [0, 2, 3], [1, 4]
+def halves(pca: Linear, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the linear model with two cells missing, and these cells' conditional law."""
+    x = np.random.default_rng(3).multivariate_normal(pca.mean, pca.covariance, rows)
     mask = np.zeros_like(x, bool)
-    mask[:, seen] = True
-    gain = pca.covariance[gone][:, seen] @ np.linalg.inv(pca.covariance[seen][:, seen])
-    mean = pca.mean[gone] + (x[:, seen] - pca.mean[seen]) @ gain.T
-    spread = np.sqrt(np.diag(pca.covariance[gone][:, gone] - gain @ pca.covariance[seen][:, gone]))
-    x[:, gone] = 77.0  # what stands there does not count
-    draws = vae.impute(params, x, mask, num_samples=500, num_particles=20_000)
-    assert draws.shape == (500, *x.shape)
-    np.testing.assert_array_equal(draws[:, mask], np.broadcast_to(x[mask], (500, mask.sum())))
-    got = draws[:, :, gone]
-    assert (abs(got.mean(0) - mean) < 5 * spread / np.sqrt(300)).all()  # fewer distinct particles
-    assert (abs(got.std(0) / spread - 1) < 5 / np.sqrt(2 * 300)).all()
+    mask[:, SEEN] = True
+    gain = pca.covariance[GONE][:, SEEN] @ np.linalg.inv(pca.covariance[SEEN][:, SEEN])
+    mean = pca.mean[GONE] + (x[:, SEEN] - pca.mean[SEEN]) @ gain.T
+    covariance = pca.covariance[GONE][:, GONE] - gain @ pca.covariance[SEEN][:, GONE]
+    return x.astype("float32"), mask, mean, covariance
+
+
+def test_imputed_cells_follow_the_conditional(pca: Linear, informed: tuple[Any, Any]) -> None:
+    """Of the linear model it is normal: mean and covariance of draws against it."""
+    vae, params = informed
+    x, mask, mean, covariance = halves(pca, 10)
+    spread = np.sqrt(np.diag(covariance))
+    x[:, GONE] = 77.0  # what stands there does not count
+    found = vae.impute(params, x, mask, num_samples=500, num_particles=4000)
+    assert found.draws.shape == (500, *x.shape) and found.diagnosis.ok
+    np.testing.assert_array_equal(found.draws[:, mask], np.broadcast_to(x[mask], (500, mask.sum())))
+    got = found.draws[:, :, GONE]
+    count = 400  # some particles are drawn twice
+    assert (abs(got.mean(0) - mean) < 5 * spread / np.sqrt(count)).all()
+    scale = np.sqrt((np.outer(spread**2, spread**2) + covariance**2) / count)
+    for row in range(10):
+        assert (abs(np.cov(got[:, row].T) - covariance) < 5 * scale).all()
+
+
+@pytest.mark.parametrize("method", ["importance", "smc"])
+def test_intervals_of_imputed_cells_cover(
+    pca: Linear, informed: tuple[Any, Any], narrow: tuple[Any, Any], method: str
+) -> None:
+    """90% hold nine cells of ten; a guide too narrow is noticed, and climbed away from by smc."""
+    x, mask, _, _ = halves(pca, 100)
+    (vae, params), count = (informed, 1000) if method == "importance" else (narrow, 256)
+    options: dict[str, Any] = {"num_samples": 100, "num_particles": count, "method": method}
+    found = vae.impute(params, x, mask, **options)
+    assert found.diagnosis.ok
+    share, error, _ = found.coverage(x, 0.9)
+    assert abs(share - 0.9) < 5 * error
+    assert found.calibration(x).diagnose(0.9999).ok  # their sum too
+    if method == "smc":
+        blind = vae.impute(params, x, mask, **{**options, "method": "importance"})
+        assert not blind.diagnosis.ok and (blind.pareto_k > 0.7).mean() > 0.5
+        assert blind.coverage(x, 0.9).share < 0.9 - 5 * error
+
+
+def test_one_row_is_imputed_too(pca: Linear, informed: tuple[Any, Any]) -> None:
+    vae, params = informed
+    x, mask, mean, covariance = halves(pca, 1)
+    found = vae.impute(params, x, mask, num_samples=400, num_particles=4000)
+    error = np.sqrt(np.diag(covariance) / 350)
+    assert (abs(found.mean[0, GONE] - mean[0]) < 5 * error).all()
+    with pytest.raises(ValueError, match="method must be 'importance' or 'smc', got 'hmc'"):
+        vae.impute(params, x, mask, method="hmc")
 
 
 def test_codes_and_reconstructions(pca: Linear, linear: tuple[Any, Any]) -> None:

@@ -151,7 +151,6 @@ class Refiner:
         seed: int | Array,
     ) -> None:
         refinement.check_fit(verb, fit)
-        refinement.check_rows(verb, Inputs(data).num_rows)
         values = learned(fit)
         read: dict[str, Any] = {"model_kwargs": model_kwargs, "enumerated": True, "seed": seed}
         self.plain = read_pair(model, guide, data, params=values, **read)

@@ -83,6 +83,7 @@ def amortization_gap(
     refinement.check_options(None, max_steps, num_particles, learning_rate, tolerance, batch_size)
     refiner = Refiner("amortization_gap", model, guide, fit, data, model_kwargs, seed)
     size = refiner.num_rows
+    refinement.check_rows(size)
     known = None if evidence is None else given_evidence(evidence, size)
     steps = Options(None, max_steps, Options().num_particles, learning_rate, tolerance, batch_size)
     own = refiner.fit(data, steps)

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepgen_ppl import refinement
-from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro.compilation import TracedGradient
 from deepgen_ppl.pyro.infer.fit import Fit
 from deepgen_ppl.pyro.infer.importance import prepare
 from deepgen_ppl.pyro.infer.train import mix
@@ -33,6 +34,7 @@ CHUNK = 256
 _DECAYS = (0.9, 0.999)
 _EPSILON = 1e-8
 _AT_ONCE = 50  # draws of the bounds
+_UNTRACED = 50  # steps before a graph is made of them
 
 
 def refine(
@@ -154,7 +156,6 @@ class Refiner:
         seed: int,
     ) -> None:
         refinement.check_fit(verb, fit)
-        refinement.check_rows(verb, data_.num_rows(data_.to_tensors(data)))
         self.plain, self.values, self.data = prepare(
             model, guide, data, fit, model_kwargs, seed, enumerated=True
         )
@@ -200,6 +201,7 @@ class Refiner:
         """Refine all rows and return the fit."""
         began = time.perf_counter()
         length = min(options.batch_size or CHUNK, self.num_rows)
+        self.gradient = TracedGradient(partial(self._loss, options.num_particles), _UNTRACED)
         tables, losses, told = [], [], []
         for start in range(0, self.num_rows, length):
             rows = torch.arange(start, min(start + length, self.num_rows))
@@ -236,8 +238,7 @@ class Refiner:
         with self._alone():
             while sum(map(len, bounds)) < (options.num_steps or options.max_steps):
                 rates = torch.as_tensor(rule.rates, dtype=torch.get_default_dtype())
-                run = self._window(state, rows, rates, key, length, options.num_particles)
-                state, mean, found = run
+                state, mean, found = self._window(state, rows, rates, key, length)
                 bounds.append(found)
                 if options.num_steps is not None:
                     break
@@ -251,39 +252,36 @@ class Refiner:
         return own, -np.concatenate(bounds).mean(1), about
 
     def _window(
-        self, state: State, rows: Tensor, rates: Tensor, key: int, length: int, num_particles: int
+        self, state: State, rows: Tensor, rates: Tensor, key: int, length: int
     ) -> tuple[State, Tables, np.ndarray]:
         """Take steps of Adam; return the mean of the parameters over them, and the bounds."""
         total = {name: torch.zeros_like(value) for name, value in state.own.items()}
         bounds = []
         for number in range(length):
             torch.manual_seed(mix(key, 0, number))
-            leaves = {name: value.requires_grad_() for name, value in state.own.items()}
-            loss, bound = self._loss(leaves, rows, num_particles)
-            grads = torch.autograd.grad(loss, list(leaves.values()))
-            with torch.no_grad():
-                state = self._adam(state, dict(zip(leaves, grads, strict=True)), rates)
-                total = {name: value + state.own[name] for name, value in total.items()}
-            bounds.append(bound)
+            value, grads = self.gradient(state.own, rows)
+            state = self._adam(state, grads, rates)
+            total = {name: value + state.own[name] for name, value in total.items()}
+            bounds.append(value[1:])
         mean = {name: value / length for name, value in total.items()}
         return state, mean, torch.stack(bounds).cpu().numpy()
 
-    def _loss(self, own: Tables, rows: Tensor, num_particles: int) -> tuple[Tensor, Tensor]:
-        """Return the negative bound of a chunk of rows, and the bound of each."""
+    def _loss(self, num_particles: int, own: Tables, rows: Tensor) -> Tensor:
+        """Return the negative bound of a chunk of rows, and behind it the bound of each."""
         here = {**self.values, **own}
         if not self.follows:
             found = particles(self.pair, here, self.data, rows, num_particles)
             found = found._replace(scale=1.0)
             bound = found.rows.mean(0)
             extra = score(self.pair, found) if self.pair.scored else 0.0
-            return -bound.sum() - extra, bound.detach()
+            return torch.cat([(-bound.sum() - extra).reshape(1), bound.detach()])
 
         def draw(_: Any) -> Tensor:
             draws = guide_draws(self.pair, here, self.data, rows)
             return weigh(self.pair, here, draws, self.data, rows)[0]
 
         bound = several(self.pair, draw, num_particles).mean(0)
-        return -bound.sum(), bound.detach()
+        return torch.cat([-bound.sum().reshape(1), bound.detach()])
 
     def _adam(self, state: State, grads: Tables, rates: Float[Tensor, " B"]) -> State:
         count = state.count + 1

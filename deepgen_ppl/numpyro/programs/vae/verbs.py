@@ -11,11 +11,13 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Float
 
-from deepgen_ppl import checks, flow_checks, vae_checks
+from deepgen_ppl import checks, flow_checks, imputation, vae_checks
 from deepgen_ppl.evidence import Evidence, joined
+from deepgen_ppl.imputation import Imputation
 from deepgen_ppl.likelihoods import Likelihood
 from deepgen_ppl.numpyro.infer.importance import importance
 from deepgen_ppl.numpyro.infer.refine import refine as refined
+from deepgen_ppl.numpyro.infer.smc import smc
 from deepgen_ppl.numpyro.layered import LayeredNormal
 from deepgen_ppl.numpyro.programs.vae import likelihood as likelihood_
 from deepgen_ppl.numpyro.programs.vae.evaluate import array, drawn, evaluated
@@ -163,13 +165,20 @@ class Verbs(ABC):
         *,
         num_samples: int = 100,
         num_particles: int = 1000,
+        method: str = "importance",
         refine: int = 0,
         seed: int = 0,
-    ) -> Float[np.ndarray, "S N ..."]:
+    ) -> Imputation:
         r"""Draw missing cells given the observed ones.
 
-        $$x_{\text{mis}} \sim p(x_{\text{mis}} \mid z), \qquad
-          z \sim p(z \mid x_{\text{obs}}) \text{ by resampling draws of } q$$
+        $$x_{\text{mis}} \sim p(x_{\text{mis}} \mid z), \qquad z \sim p(z \mid x_{\text{obs}})$$
+
+        Latents come from their posterior by one of two methods:
+
+        - "importance": draws of the guide, resampled by their weights; right where the guide
+          covers the posterior, which Pareto k of each row tells;
+        - "smc": the same draws climb from guide to posterior by `dg.smc`, moved by Hamiltonian
+          trajectories on the way; for encoders that have not seen such cells missing.
 
         Args:
             fit: a `Fit`, or its `params`.
@@ -177,26 +186,39 @@ class Verbs(ABC):
             mask: which cells are observed.
             y: their conditions.
             num_samples: number of draws of each row.
-            num_particles: draws of the guide that they are resampled from.
-            refine: steps by which each row's own posterior is refined first, see `dg.refine`: for
-                encoders that have not seen such cells missing.
+            num_particles: draws of each row's latents that they are taken from.
+            method: one of these.
+            refine: steps by which each row's own posterior is refined first, see `dg.refine`.
             seed: seed of the draws.
 
         Returns:
-            Draws of whole rows, whose observed cells are the data.
+            The draws, with their means and intervals, a diagnosis, and what tells whether they are
+            calibrated.
+
+        Raises:
+            ValueError: an unknown method, numbers of draws that do not fit, bad data.
+
+        Cost:
+            `num_particles` passes over the rows; by "smc" some hundred times as many.
 
         References:
             Mattei, Frellsen: MIWAE, deep generative modelling and imputation of incomplete data
             sets. ICML 2019. https://arxiv.org/abs/1812.02633
         """
+        imputation.check(method, num_samples, num_particles)
         self._check(x, y, mask)
         cells = np.asarray(mask, bool)
         guide, learned = self._refined(fit, (x, y, cells), refine, seed)
-        found = importance(
-            self.model, guide, x, y, cells, num_particles=num_particles,
-            num_draws=num_samples, params=learned, seed=seed,
-        )  # fmt: skip
-        return np.where(cells, np.asarray(x), self._draws(fit, found.draws["z"][0], y, seed))
+        shared: dict[str, Any] = {"num_particles": num_particles, "params": learned, "seed": seed}
+        if method == "importance":
+            found = importance(self.model, guide, x, y, cells, num_draws=num_samples, **shared)
+            z, told = found.draws["z"][0], found.evidence
+            k = None if told is None else np.atleast_1d(told.pareto_k)
+        else:
+            found = smc(self.model, x, y, cells, guide=guide, progress=False, **shared)
+            z, k = found.draws["z"][0][imputation.spread_over(num_particles, num_samples)], None
+        draws = np.where(cells, np.asarray(x), self._draws(fit, z, y, seed))
+        return Imputation(draws, cells, found.diagnose(), k, num_particles, method)
 
     def interpolate(
         self,
