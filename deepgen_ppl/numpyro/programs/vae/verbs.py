@@ -202,8 +202,7 @@ class Verbs(ABC):
             `num_particles` passes over the rows; by "smc" some hundred times as many.
 
         References:
-            Mattei, Frellsen: MIWAE, deep generative modelling and imputation of incomplete data
-            sets. ICML 2019. https://arxiv.org/abs/1812.02633
+            Mattei, Frellsen: MIWAE. ICML 2019. https://arxiv.org/abs/1812.02633
         """
         imputation.check(method, num_samples, num_particles)
         self._check(x, y, mask)
