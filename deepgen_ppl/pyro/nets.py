@@ -20,6 +20,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": functional.softplus,
     "sigmoid": torch.sigmoid,
 }
+# in place on what a product has just made, since fresh memory costs more than the arithmetic
+_ON_PRODUCTS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_}
 
 
 def as_parameter(value: np.ndarray) -> nn.Parameter:
@@ -132,13 +134,14 @@ class MaskedMLP(nn.Module):
         self.features, self.outputs, self.hidden = features, outputs, tuple(hidden)
         self.context, self.activation, self.inputs = context, activation, inputs
         masks = networks.masks(features, hidden, outputs, context, inputs)
+        dtype = torch.get_default_dtype()  # a product with bits would convert them each time
         for number, mask in enumerate(masks):
-            self.register_buffer(f"mask_{number}", torch.tensor(mask, dtype=torch.bool), False)
+            self.register_buffer(f"mask_{number}", torch.tensor(mask, dtype=dtype), False)
 
     @property
     def masked(self) -> tuple[Tensor, ...]:
         """The weights of each layer, those that see too much set to zero."""
-        return tuple(w * self.get_buffer(f"mask_{i}") for i, w in enumerate(self.weights))
+        return tuple(w * getattr(self, f"mask_{i}") for i, w in enumerate(self.weights))
 
     def forward(
         self, x: Float[Tensor, "*batch inputs"], context: Float[Tensor, "*#batch context"] | None
@@ -155,11 +158,12 @@ def forward(
     context: Tensor | None,
 ) -> Tensor:
     """Return the outputs of a network with these weights."""
-    activation = ACTIVATIONS[net.activation]
+    activation = _ON_PRODUCTS.get(net.activation, ACTIVATIONS[net.activation])
     weights, biases = list(weights), list(net.biases)
     h = functional.linear(x, weights[0].mT, biases[0])
     if net.from_context is not None and context is not None:
         h = h + context @ net.from_context
     for weight, bias in zip(weights[1:], biases[1:], strict=True):
-        h = functional.linear(activation(h), weight.mT, bias)
+        h = activation(h)
+        h = functional.linear(h, weight.mT, bias)
     return h

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from jaxtyping import Array, Float
 
 from deepgen_ppl import flow_checks
 
+_LANES = 4096  # numbers side by side in a block
 _LEAST = 1e-3  # of widths and heights as fractions of the interval, and of slopes
 
 
@@ -61,8 +64,17 @@ class Spline:
         self, x: Float[Array, "*batch D"], params: Float[Array, "*batch P D"]
     ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
         """Map x to y, with the log derivative."""
+        return _in_blocks(self._push, x, params)
+
+    def pull(
+        self, y: Float[Array, "*batch D"], params: Float[Array, "*batch P D"]
+    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
+        """Map y to x, with the log derivative of that map."""
+        return _in_blocks(self._pull, y, params)
+
+    def _push(self, x: Array, params: Array) -> tuple[Array, Array]:
         inside, x_in = self._clip(x)
-        x0, width, y0, height, left, right = self._piece(x_in, params, 0)
+        x0, width, y0, height, left, right = _piece(0, self.bins, self.bound, x_in, params)
         slope = height / width
         t = (x_in - x0) / width
         both = t * (1.0 - t)
@@ -72,12 +84,9 @@ class Spline:
         log_slope = jnp.log(slope * slope * top / (bottom * bottom))
         return jnp.where(inside, y, x), jnp.where(inside, log_slope, 0.0)
 
-    def pull(
-        self, y: Float[Array, "*batch D"], params: Float[Array, "*batch P D"]
-    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
-        """Map y to x, with the log derivative of that map."""
+    def _pull(self, y: Array, params: Array) -> tuple[Array, Array]:
         inside, y_in = self._clip(y)
-        x0, width, y0, height, left, right = self._piece(y_in, params, 1)
+        x0, width, y0, height, left, right = _piece(1, self.bins, self.bound, y_in, params)
         slope = height / width
         rise = y_in - y0
         bend = left + right - 2.0 * slope
@@ -96,52 +105,97 @@ class Spline:
         inside = jnp.abs(value) < self.bound
         return inside, jnp.where(inside, value, 0.0)
 
-    def _piece(self, value: Array, params: Array, axis: int) -> tuple[Array, ...]:
-        """Return start, width, start, height and both slopes of the piece that holds each value."""
-        both = params[..., : 2 * self.bins, :]
-        both = both.reshape(*params.shape[:-2], 2, self.bins, params.shape[-1])
-        least = 2.0 * self.bound * _LEAST
-        sizes = least + (2.0 * self.bound - self.bins * least) * jax.nn.softmax(both, axis=-2)
-        shift = math.log(math.expm1(1.0 - _LEAST))  # zero parameters give slopes of one
-        slopes = _LEAST + jax.nn.softplus(params[..., 2 * self.bins :, :] + shift)
-        return _select(axis, -self.bound, value, sizes[..., 0, :, :], sizes[..., 1, :, :], slopes)
+
+def _in_blocks(
+    move: Callable[[Array, Array], tuple[Array, Array]], value: Array, params: Array
+) -> tuple[Array, Array]:
+    """Move values with the parameters of one kind side by side, some rows' at a time.
+
+    Vector instructions need long runs of numbers that are treated alike; runs that are too long
+    push each other out of the cache.
+    """
+    batch = jnp.broadcast_shapes(value.shape[:-1], params.shape[:-2])
+    kinds, features = params.shape[-2:]
+    number = math.prod(batch)
+    blocks = max(1, -(-number * features // _LANES))
+    rows = -(-number // blocks)
+    value = jnp.broadcast_to(value, (*batch, features)).reshape(number, features)
+    params = jnp.broadcast_to(params, (*batch, kinds, features)).reshape(number, kinds, features)
+    if missing := blocks * rows - number:
+        value = jnp.pad(value, ((0, missing), (0, 0)))
+        params = jnp.pad(params, ((0, missing), (0, 0), (0, 0)))
+    params = params.reshape(blocks, rows, kinds, features).swapaxes(1, 2)
+    lanes = rows * features
+    moved, log_slope = move(value.reshape(blocks, lanes), params.reshape(blocks, kinds, lanes))
+    shape = (*batch, features)
+    moved, log_slope = (part.reshape(-1, features)[:number] for part in (moved, log_slope))
+    return moved.reshape(shape), log_slope.reshape(shape)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _select(
-    axis: int, start: float, value: Array, widths: Array, heights: Array, slopes: Array
-) -> tuple[Array, ...]:
-    """Return the piece that holds each value: elementwise, so that all of it is one fused loop."""
-    bins = widths.shape[-2]
-    one = jnp.ones_like(value)
-    x = y = start * one
-    slope = [one, *(slopes[..., k, :] for k in range(bins - 1)), one]
-    found = x, widths[..., 0, :], y, heights[..., 0, :], slope[0], slope[1]
-    for k in range(1, bins):
-        x, y = x + widths[..., k - 1, :], y + heights[..., k - 1, :]
-        beyond = value >= (y if axis else x)
-        piece = x, widths[..., k, :], y, heights[..., k, :], slope[k], slope[k + 1]
-        found = tuple(jnp.where(beyond, n, o) for n, o in zip(piece, found, strict=True))
-    return found
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _piece(axis: int, bins: int, bound: float, value: Array, params: Array) -> tuple[Array, ...]:
+    """Return start, width, start, height and both slopes of the piece that holds each value."""
+    return _find(axis, bins, bound, value, params)[0]
 
 
-@_select.defjvp
-def _select_jvp(axis: int, start: float, primals: tuple, tangents: tuple) -> tuple:
-    """Differentiate as sums over masks: their transpose is elementwise, that of a chain is not."""
-    value, widths, heights, _ = primals
-    _, *rates = tangents
-    bins, edges = widths.shape[-2], heights if axis else widths
-    knot, index = start, jnp.zeros(value.shape, int)
-    for k in range(bins - 1):
-        knot = knot + edges[..., k, :]
-        index = index + (value >= knot)
+def _find(axis: int, bins: int, bound: float, value: Array, params: Array) -> tuple[Any, Any]:
+    """Return the pieces, and what their derivatives are made of.
+
+    Pieces are found by sums over masks: each is one pass, and nothing is computed twice, as it is
+    in what the compiler makes of a chain of choices.
+    """
+    least, free = _least_and_free(bins, bound)
+    both = params[..., : 2 * bins, :]
+    both = both.reshape(*params.shape[:-2], 2, bins, params.shape[-1])
+    shares = jax.nn.softmax(both, axis=-2)
+    knots = free * jnp.cumsum(shares[..., axis, :-1, :], -2)
+    knots = knots + (least * jnp.arange(1, bins)[:, None] - bound)
+    index = jnp.sum(value[..., None, :] >= knots, -2)
+    here, before = _masks(bins, index)
+    share = jnp.sum(jnp.where(here[..., None, :, :], shares, 0.0), -2)
+    below = jnp.sum(jnp.where(before[..., None, :, :], shares, 0.0), -2)
+    starts, sizes = free * below + least * index[..., None, :] - bound, free * share + least
+    shift = math.log(math.expm1(1.0 - _LEAST))  # zero parameters give slopes of one
+    left, right = (slope + shift for slope in _ends(here, params[..., 2 * bins :, :]))
+    ends = (_LEAST + jax.nn.softplus(left), _LEAST + jax.nn.softplus(right))
+    piece = starts[..., 0, :], sizes[..., 0, :], starts[..., 1, :], sizes[..., 1, :], *ends
+    return piece, (shares, share, below, here, before, left, right)
+
+
+@_piece.defjvp
+def _piece_jvp(axis: int, bins: int, bound: float, primals: tuple, tangents: tuple) -> tuple:
+    """Differentiate by the masks that were found, rather than through what found them.
+
+    The share of bin j is p_j; the shares below a knot have the derivative p_j (1 - S) for the
+    parameter of a bin j below, and -p_j S for one above, S being their sum.
+    """
+    found, parts = _find(axis, bins, bound, *primals)
+    shares, share, below, here, before, left, right = parts
+    rate = tangents[1]
+    moved = _least_and_free(bins, bound)[1] * shares
+    moved = moved * rate[..., : 2 * bins, :].reshape(shares.shape)
+    total = jnp.sum(moved, -2)
+    starts = jnp.sum(jnp.where(before[..., None, :, :], moved, 0.0), -2) - below * total
+    sizes = jnp.sum(jnp.where(here[..., None, :, :], moved, 0.0), -2) - share * total
+    of_left, of_right = _ends(here, rate[..., 2 * bins :, :])
+    ends = (of_left * jax.nn.sigmoid(left), of_right * jax.nn.sigmoid(right))
+    rates = starts[..., 0, :], sizes[..., 0, :], starts[..., 1, :], sizes[..., 1, :], *ends
+    return found, rates
+
+
+def _least_and_free(bins: int, bound: float) -> tuple[float, float]:
+    """Return the least size of a piece, and what is left of the interval to share."""
+    least = 2.0 * bound * _LEAST
+    return least, 2.0 * bound - bins * least
+
+
+def _masks(bins: int, index: Array) -> tuple[Array, Array]:
+    """Return which piece each value is in, and which pieces are before it."""
     number = jnp.arange(bins)[:, None]
-    here, before = number == index[..., None, :], number < index[..., None, :]
+    return number == index[..., None, :], number < index[..., None, :]
 
-    def at(mask: Array, rate: Array) -> Array:
-        return jnp.sum(jnp.where(mask, rate, 0.0), -2)
 
-    w, h, d = rates
-    out = at(before, w), at(here, w), at(before, h), at(here, h)
-    out = (*out, at(here[..., 1:, :], d), at(here[..., :-1, :], d))
-    return _select(axis, start, *primals), out
+def _ends(here: Array, slopes: Array) -> tuple[Array, Array]:
+    """Return what stands at both ends of the pieces; zero at the ends of the interval."""
+    left = jnp.sum(jnp.where(here[..., 1:, :], slopes, 0.0), -2)
+    return left, jnp.sum(jnp.where(here[..., :-1, :], slopes, 0.0), -2)

@@ -304,18 +304,18 @@ class Chain(Layer):
 
     def push(self, z: Tensor, context: Context = None) -> Pushed:
         """Push through the layers in order."""
-        total = z.new_zeros(z.shape[: z.dim() - len(self.event_shape)])
+        total: Any = None
         for layer in self.layers:
             z, log_det = layer.push(z, context)  # type: ignore[operator]
-            total = total + log_det
+            total = log_det if total is None else total + log_det
         return z, total
 
     def pull(self, x: Tensor, context: Context = None) -> Pushed:
         """Pull through the layers in reverse."""
-        total = x.new_zeros(x.shape[: x.dim() - len(self.event_shape)])
+        total: Any = None
         for layer in reversed(self.layers):
             x, log_det = layer.pull(x, context)  # type: ignore[operator]
-            total = total + log_det
+            total = log_det if total is None else total + log_det
         return x, total
 
     def initialise(self, x: Tensor, context: Context = None) -> tuple[Layer, Tensor]:
