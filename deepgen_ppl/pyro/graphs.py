@@ -20,6 +20,7 @@ aten: Any = torch.ops.aten
 
 _LARGEST = 2**16
 _FILLS = {aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0}
+_FILLED = (aten.full_like.default, aten.fill.Scalar)  # with the number that stands second
 _VIEWS = {
     aten.detach.default, aten.view.default, aten.expand.default, aten._to_copy.default,
     aten._unsafe_view.default, aten.alias.default,
@@ -239,11 +240,13 @@ def _alike(first: Any, second: Node) -> bool:
 def _fold(node: Node, known: dict[Node, Tensor]) -> Tensor | None:
     """Return the value of an operation on constants, unless it is large."""
     value, target = node.meta.get("val"), node.target
+    if isinstance(value, Tensor) and (target in _FILLS or target in _FILLED):
+        fill: Any = _FILLS[target] if target in _FILLS else node.args[1]
+        is_large = value.numel() > _LARGEST  # then one number stands for all
+        shape = (1,) * value.dim() if is_large else value.shape
+        return torch.full(shape, fill, dtype=value.dtype, device=value.device).expand(value.shape)
     if isinstance(value, Tensor) and value.numel() > _LARGEST:
         return None
-    if isinstance(value, Tensor) and (target in _FILLS or target is aten.full_like.default):
-        fill: Any = _FILLS[target] if target in _FILLS else node.args[1]
-        return torch.full(value.shape, fill, dtype=value.dtype, device=value.device)
     if not all(argument in known for argument in node.all_input_nodes):
         return None
     args, kwargs = map_arg((node.args, node.kwargs), lambda n: known[n])

@@ -53,7 +53,16 @@ def types(z):
     return z * number, z * wide, wide * 2
 
 
-FUNCTIONS = [mixture, rows_and_columns, slices, types]
+def wide_units(z):
+    """Silent units whose gradient fills an array with ones: too large to be kept as it is."""
+
+    def energy(z):
+        return torch.nn.functional.silu(z.repeat(200)).square().mean()
+
+    return torch.func.vmap(torch.func.grad_and_value(energy))(z)
+
+
+FUNCTIONS = [mixture, rows_and_columns, slices, types, wide_units]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
