@@ -20,10 +20,24 @@ COPIES = 4
 RATE = 0.02
 """Weight of the newest value in the running means of a chain."""
 
+_WATCHED = 64
 _MOST_RHAT = 1.1
 _MOST_SPREAD = 30.0
 _MOST_GAP = 3.0
 _MOST_DISCREPANCY = 1e-3
+
+
+def some(num_chains: int) -> slice:
+    """Return which chains tell how log Z drifts: evenly chosen ones, at most 64 to 127 of them.
+
+    Args:
+        num_chains: number of chains that are kept.
+
+    Example:
+        >>> len(range(500)[some(500)]), len(range(100)[some(100)])
+        (72, 100)
+    """
+    return slice(None, None, max(num_chains // _WATCHED, 1))
 
 
 def nested_rhat(

@@ -31,7 +31,7 @@ def build(variant: str, quick: bool) -> Case:
         return annealing(750 if quick else 7500)
     wing = "pyro" if variant.startswith("pyro") else "numpyro"
     sweeps = int(variant.split("k")[-1])
-    steps = 300 if quick else 3000
+    steps = 300 if quick else 2000
     x, source = big_digits(BATCH * 20)
     contenders = [
         Contender("deepgen_ppl", lambda: ours(wing, x, sweeps, steps)),
@@ -41,7 +41,7 @@ def build(variant: str, quick: bool) -> Case:
     if wing == "pyro":
         others = ("products alone", "rbms")
         targets = [Target("deepgen_ppl", other) for other in others]
-        return Case(steps, "updates", tuple(contenders), tuple(targets), notes=(source,))
+        return Case(steps, "updates", tuple(contenders), tuple(targets), repeats=3, notes=(source,))
     targets = [
         Target("deepgen_ppl", "products alone", 0.9 if sweeps == 1 else 0.8),
         Target("deepgen_ppl", "rbms", 3.0),
@@ -55,7 +55,7 @@ def build(variant: str, quick: bool) -> Case:
             Target("deepgen_ppl", "partial_fit", 4.0),
             Target("deepgen_ppl", "fit float32", 2.0),
         ]
-    return Case(steps, "updates", tuple(contenders), tuple(targets), notes=(source,))
+    return Case(steps, "updates", tuple(contenders), tuple(targets), repeats=3, notes=(source,))
 
 
 def ours(wing: str, x: np.ndarray, sweeps: int, steps: int) -> Callable[[int], Run]:
@@ -196,4 +196,4 @@ def annealing(temperatures: int) -> Case:
         Contender(f"deepgen_ppl.{w}", lambda w=w: prepare(w)) for w in ("numpyro", "pyro")
     )
     limits = tuple(Limit(c.name, "seconds", 12.0) for c in contenders)
-    return Case(temperatures, "temperatures", contenders, limits=limits)
+    return Case(temperatures, "temperatures", contenders, limits=limits, repeats=3)

@@ -289,12 +289,14 @@ class Watch:
     def _look(self, now: Any, before: Any, inputs: Inputs) -> dict[str, Any]:
         """Compute what is watched, of the present and of the last report's parameters and chains.
 
-        Log Z changed by the mean of the ratio of densities at the chains as they were then.
+        Log Z changed by the mean of the ratio of densities at some chains as they were then.
         """
         (free, mutable), (_, past) = now, before
         pool, old = mutable[CHAINS], past[CHAINS]
         at = [self._params(*pair) for pair in (now, before)]
-        log_probs = [self.run.chains.log_prob(own, inputs, old.rows, old.state) for own in at]
+        few = monitors.some(old.rows.shape[0])
+        rows, state = old.rows[few], jax.tree.map(lambda leaf: leaf[few], old.state)
+        log_probs = [self.run.chains.log_prob(own, inputs, rows, state) for own in at]
         gain = log_probs[0] - log_probs[1]
         place = self.run.chains.place(pool.state)
         numbers = {

@@ -287,12 +287,13 @@ class Watch:
         return self.spread
 
     def _drift(self) -> float:
-        """Return how log Z changed since the last report, by the chains as they were then."""
+        """Return how log Z changed since the last report, by some chains as they were then."""
         run, before = self.run, self.before
         own = {name: leaf.detach().clone().requires_grad_() for name, leaf in self.leaves.items()}
         params = held_of(values_of(run.phases.pair, own))
-        kept = tree_map(torch.clone, run.pool.state)
-        self.before = params, run.pool.rows.clone(), kept
+        few = monitors.some(len(run.pool.rows))
+        kept = tree_map(lambda leaf: leaf[few].clone(), run.pool.state)
+        self.before = params, run.pool.rows[few].clone(), kept
         if before is None:
             return float("nan")
         old, rows, state = before
