@@ -101,6 +101,27 @@ def test_the_verbs(dg: ModuleType, fitted: tuple[Any, Any]) -> None:
     assert "3 classes" in repr(model)
 
 
+def test_networks_of_images_take_labels(dg: ModuleType) -> None:
+    """Convolutions on all three sides: each class lights a row of its own."""
+    rng, nets = np.random.default_rng(5), dg.vae
+    truth = np.arange(120) % CLASSES
+    x = (rng.random((120, 6, 6)) < 0.15).astype("float32")
+    x[np.arange(120), 2 * truth] = 1.0
+    y = np.where(np.arange(120) % 4 == 0, truth, -1)
+    model = dg.SemiSupervisedVAE(
+        nets.ConvEncoder((6, 6), 2 * LATENTS, (4,), context=CLASSES),
+        nets.ConvDecoder(LATENTS, (6, 6), 1, (4,), context=CLASSES),
+        nets.ConvEncoder((6, 6), CLASSES, (4,)),
+        features=(6, 6), latents=LATENTS, classes=CLASSES, alpha=5.0,
+    )  # fmt: skip
+    options: dict[str, Any] = {"num_steps": 150, "progress": False}
+    options["optim"] = _programs(dg).adam(0.02, 150)
+    fit = dg.svi(*model, x, y, loss=dg.EnumeratedELBO(), **options)
+    assert (model.predict(fit, x).argmax(1) != truth).mean() < 0.1
+    rows = model.generate(fit, np.arange(CLASSES), mean=True).mean(2)  # the light of each row
+    assert (rows.argmax(1) == 2 * np.arange(CLASSES)).all()
+
+
 MISTAKES: dict[str, tuple[Any, str]] = {
     "a label too large": (lambda x, y: (x, np.where(y == 1, 7, y)), r"rows? \d.*7"),
     "a label below": (lambda x, y: (x, y - 1), "none of 3 classes: rows 0"),
