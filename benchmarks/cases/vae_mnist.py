@@ -190,7 +190,7 @@ def evidence(wing: str, quick: bool) -> Case:
         limits=(Limit("ours", "growth of peak, MiB", 100.0),),
         repeats=1,
         notes=(
-            f"{particles} particles, {2 * block} images; growth is that of the peak memory over what "
+            f"{particles} particles, {2 * block} images; growth is that of the peak over what "
             f"{block} of them took (where not quick, all that are held at a time), in one process",
         ),
     )
