@@ -134,6 +134,18 @@ def test_a_second_contrastive_of_another_machine_compiles_nothing(
     assert compilations
 
 
+def test_annealing_compiles_one_block_of_temperatures(
+    dg: ModuleType, compilations: list[str]
+) -> None:
+    """However many blocks there are, and whatever the weights."""
+    options = {"method": "ais", "num_chains": 8, "progress": False}
+    dg.log_z(dg.RBM(5, 3, seed=0), num_temperatures=500, **options)
+    assert compilations
+    compilations.clear()
+    dg.log_z(dg.RBM(5, 3, seed=1), num_temperatures=1700, **options)
+    assert not compilations
+
+
 def test_energies_that_differ_in_what_is_no_weight_share_nothing(
     dg: ModuleType, zoo: ModuleType
 ) -> None:

@@ -196,7 +196,7 @@ def _climb(
         for start in range(0, len(before), size):
             chosen = np.minimum(np.arange(start, start + size), len(before) - 1)
             ours = np.where(np.arange(start, start + size) < len(before), before[chosen], after[-1])
-            state, found = _steps(path, state, key, start, ours, after[chosen])
+            state, found = _steps(path, state, key, np.int32(start), ours, after[chosen])
             total = total + np.asarray(found, np.float64).sum(0)
             bar.update(min(size, len(before) - start))
     return total, state
