@@ -315,8 +315,8 @@ class Verbs(ABC):
             data = tuple(None if value is None else value[rows] for value in (x, y, mask))
             guide, learned = self._refined(fit, data, refine, seed + start)
             options = {"num_particles": num_particles, "keep_draws": False, "params": learned}
-            found = importance(self.model, guide, *data, seed=seed + start, **options)
-            parts.append((found.evidence, slice(new, None)))
+            found = importance(self.model, guide, *data, seed=seed + start, **options).evidence
+            parts.append((found, slice(new, None)))  # of the weights nothing is kept
         return joined(parts)
 
     def anomaly_score(
