@@ -51,7 +51,7 @@ def compare(dg, quick, out):
     }
     curves, ranks = {}, {}
     for name, ((vae, fit), options) in ways.items():
-        found = vae.impute(fit, test, seen, num_samples=64 if quick else 100, **options)
+        found = vae.impute(fit, test, seen, num_samples=16 if quick else 100, **options)
         score = np.mean((found.mean - test)[~seen] ** 2)
         inside = found.coverage(test, 0.9)
         curves[name] = found.reliability(test)
