@@ -144,6 +144,18 @@ def test_single_precision_stays_single_and_inverts(dg: Any, on: Any, name: str) 
     close(back, z, 2e-5)
 
 
+def test_a_long_batch_gives_the_rows_that_short_ones_give(dg: Any, on: Any) -> None:
+    """Splines of many rows are computed in blocks, of which the last one is not full here."""
+    built = on.perturbed(layer(dg, "spline coupling", 3))
+    z = points(2049, 3)
+    for way in (on.push, on.pull):
+        for whole, *parts in zip(
+            way(built, z), *(way(built, p) for p in (z[:9], z[-9:])), strict=True
+        ):
+            for part, rows in zip(parts, (whole[:9], whole[-9:]), strict=True):
+                close(rows, part, 1e-5)
+
+
 @pytest.mark.parametrize("name", [n for n in LAYERS if "sigmoids" not in n])
 def test_a_layer_with_a_network_begins_as_the_identity(dg: Any, on: Any, name: str) -> None:
     built = layer(dg, name, 3, 2)
