@@ -28,6 +28,9 @@ _AIMS = {
 _WIDE = ("andes", "water", "barley")
 _ROWS_OF_PEERS = {"andes": 100, "water": 50, "barley": 10}
 _CHECKED = 5
+_SECONDS = (
+    0.3  # that a run takes at least, as those of the peers do: caches are warm in all of them
+)
 
 
 def build(variant: str, quick: bool) -> Case:
@@ -62,10 +65,13 @@ def build(variant: str, quick: bool) -> Case:
             "width": answer.cost.width,
         }
 
+        calls = 1 if quick else max(1, round(_SECONDS / max(second.seconds, 1e-3)))
+
         def run(seed: int) -> Run:
             with timed() as clock:
-                dg.exact(net, given=given)
-            return Run(clock.seconds, quality=found)
+                for _ in range(calls):
+                    dg.exact(net, given=given)
+            return Run(clock.seconds / calls, quality=found)
 
         return run
 

@@ -13,11 +13,14 @@ from jaxtyping import Float, Int
 
 from deepgen_ppl.plans import Loop, Plan, Slot, Step
 
-Tables = list[Array]
-"""Tables of each stack of a plan, `(*cards, G, M)`; M may be 1 where all parts share them."""
+Table = Array | tuple[Array, ...]
+"""Tables of a stack, `(*cards, G, M)`, or one by one, G of `(*cards, 1, M)`."""
+
+Tables = Sequence[Table]
+"""Tables of each stack of a plan; M may be 1 where all parts share them."""
 
 
-def log_sum(plan: Plan, tables: Sequence[Array]) -> Float[Array, " M"]:
+def log_sum(plan: Plan, tables: Tables) -> Float[Array, " M"]:
     r"""Return the log of the sum, over all states, of the product of all tables.
 
     \[ \log Z = \log \sum_x \exp \sum_f \phi_f(x_f) \]
@@ -66,11 +69,12 @@ def draw(plan: Plan, tables: Sequence[Array], keys: Array) -> Int[Array, "S d M"
 _Reduce = Callable[[Array], Array]
 
 
-def _forward(plan: Plan, tables: Sequence[Array], reduce: _Reduce) -> tuple[dict[int, Any], Array]:
+def _forward(plan: Plan, tables: Tables, reduce: _Reduce) -> tuple[dict[int, Any], Array]:
     """Return all arrays by number (those of a loop with what each repetition gave), and the sum."""
-    width = max(table.shape[-1] for table in tables)
+    leaves = jax.tree.leaves(tables)
+    width = max(table.shape[-1] for table in leaves)
     arrays: dict[int, Any] = dict(enumerate(tables))
-    shift = jnp.zeros((width,), tables[0].dtype)
+    shift = jnp.zeros((width,), leaves[0].dtype)
     for step in plan.steps:
         if isinstance(step, Loop):
             shift = shift + _run_loop(step, arrays, reduce, width)
@@ -121,9 +125,13 @@ def _max(total: Array) -> Array:
     return jnp.max(total, axis=0)
 
 
-def _elements(array: Array, index: Int[np.ndarray, "n G"]) -> Array:
+def _elements(array: Table, index: Int[np.ndarray, "n G"]) -> Array:
     """Return elements of an array, each the sum of n of them."""
     (count, width), flat = index.shape, index.reshape(-1)
+    if isinstance(array, tuple):
+        parts = [array[i] for i in flat]
+        joined = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-2)
+        return _gathered(joined, count, width)
     if len(flat) == 1:
         return lax.slice_in_dim(array, int(flat[0]), int(flat[0]) + 1, axis=array.ndim - 2)
     if len(flat) != array.shape[-2] or not np.array_equal(flat, np.arange(len(flat))):

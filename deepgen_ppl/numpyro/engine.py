@@ -13,7 +13,7 @@ from jax import Array, lax, random
 from jaxtyping import Float, Int
 
 from deepgen_ppl.numpyro import contraction, linear
-from deepgen_ppl.plans import Plan, chunk_of
+from deepgen_ppl.plans import Loop, Plan, chunk_of
 from deepgen_ppl.products import few, patched, products_of
 
 Tables = Sequence[np.ndarray]
@@ -21,6 +21,9 @@ Tables = Sequence[np.ndarray]
 
 _Chunk = Callable[[list[Array], Array, Array], tuple[Any, Any]]
 """Tables, weights and key of a chunk to values of each part and sums over parts."""
+
+_MOST_APART = 64
+"""Tables of a stack up to which they are differentiated one by one."""
 
 _MOST_KEPT = 64
 _KEPT: OrderedDict[Hashable, Callable] = OrderedDict()
@@ -76,15 +79,21 @@ def marginals(
     """
     own = [number for number in wanted if tables[number].shape[-1] > 1 or num_parts(tables) == 1]
 
+    # Slopes in one of many tables together are laid out among zeros: one by one they are not.
+    apart = not any(isinstance(step, Loop) for step in plan.steps)
+    apart = apart and all(tables[number].shape[-2] <= _MOST_APART for number in wanted)
+
     def chunk(tables: list[Array], weights: Array, key: Array) -> tuple[Any, list[Array]]:
-        def total(chosen: list[Array]) -> tuple[Array, Array]:
-            everything = list(tables)
+        def total(chosen: list[contraction.Table]) -> tuple[Array, Array]:
+            everything: list[contraction.Table] = list(tables)
             for number, table in zip(wanted, chosen, strict=True):
                 everything[number] = table
             found = contraction.log_sum(plan, everything)
             return jnp.sum(jnp.where(jnp.isfinite(found), weights * found, 0.0)), found
 
-        slopes, found = jax.grad(total, has_aux=True)([tables[number] for number in wanted])
+        chosen = [_apart(tables[number]) if apart else tables[number] for number in wanted]
+        slopes, found = jax.grad(total, has_aux=True)(chosen)
+        slopes = [jnp.concatenate(s, axis=-2) if apart else s for s in slopes]
         pairs = list(zip(wanted, slopes, strict=True))
         return (found, [s for n, s in pairs if n in own]), [s for n, s in pairs if n not in own]
 
@@ -217,6 +226,11 @@ def _run(
     arrays = [np.asarray(table, dtype) for table in tables]
     found = _KEPT[key](arrays, given.astype(dtype), random.key(seed))
     return jax.device_get(found)
+
+
+def _apart(table: Array) -> tuple[Array, ...]:
+    """Return the tables of a stack one by one."""
+    return tuple(jnp.split(table, table.shape[-2], axis=-2))
 
 
 def _split(table: Array, count: int, size: int) -> Array:
