@@ -281,15 +281,25 @@ def bar(
 
 
 @contextlib.contextmanager
+def _at_ctrl_c(handle: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let a function stand for Ctrl-C's own handling; threads beside the main one are not told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Hold the first Ctrl-C until the steps under way are done, so that the state is whole.
 
     What it gives tells whether Ctrl-C was pressed; a second one is not held.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.getsignal(signal.SIGINT)
     asked: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -297,11 +307,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    signal.signal(signal.SIGINT, note)
-    try:
+    with _at_ctrl_c(note):
         yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
@@ -326,10 +333,6 @@ def noticed() -> Iterator[Callable[[], None]]:
     Python drops the exception of a Ctrl-C that comes while a destructor or a callback of the
     garbage collector runs; long loops call what this gives once a step, so that none is lost.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    before = signal.getsignal(signal.SIGINT)
     pressed: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -340,11 +343,8 @@ def noticed() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, note)
-    try:
+    with _at_ctrl_c(note):
         yield check
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
