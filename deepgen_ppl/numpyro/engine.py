@@ -22,8 +22,8 @@ Tables = Sequence[np.ndarray]
 _Chunk = Callable[[list[Array], Array, Array], tuple[Any, Any]]
 """Tables, weights and key of a chunk to values of each part and sums over parts."""
 
-_MOST_APART = 64
-"""Tables of a stack up to which they are differentiated one by one."""
+_MOST_APART = 24
+"""Tables of a stack up to which they are differentiated one by one: each takes time to compile."""
 
 _MOST_KEPT = 64
 _KEPT: OrderedDict[Hashable, Callable] = OrderedDict()
