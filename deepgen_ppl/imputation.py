@@ -75,6 +75,10 @@ class Imputation:
             f"{rows} of {len(self.mask)} rows, by {self.method}; {verdict})"
         )
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return the draws: what NumPy takes for an array is they."""
+        return np.array(self.draws, dtype, copy=copy)
+
     @property
     def mean(self) -> Float[np.ndarray, "N ..."]:
         """Mean of the draws; of bits the probabilities."""

@@ -36,6 +36,7 @@ def test_intervals_of_the_right_law_cover(prob: float) -> None:
     inside = ((low <= truth) & (truth <= high))[~MASK].mean()
     assert abs(inside - prob) < 5 * error + 2 / DRAWS
     assert found.calibration(truth).diagnose(0.999).ok
+    np.testing.assert_array_equal(np.asarray(found), found.draws)
 
 
 def test_draws_that_are_too_narrow_are_found_out() -> None:
