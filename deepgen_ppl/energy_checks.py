@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from deepgen_ppl.checks import quote
 from deepgen_ppl.loop import NonFiniteError
 
 POSITIVE = ("auto", "exact", "sampled")
-STARTS = ("data", "base")
 SCORE_METHODS = ("exact", "sliced", "denoising")
 
 
@@ -22,7 +21,7 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
         ValueError: naming them.
 
     Example:
-        >>> check_choice("start", "data", STARTS)
+        >>> check_choice("positive", "exact", POSITIVE)
     """
     if value not in known:
         raise ValueError(f"{name}={value!r}: pass one of {', '.join(map(repr, known))}.")
@@ -296,26 +295,6 @@ def refuse_kind(sampler: object, kind: str, others: str) -> None:
     )
 
 
-def check_buffer(buffer_size: object, num_chains: int, restart: float, persistent: bool) -> None:
-    """Refuse a buffer that is smaller than what moves, and options that need persistent chains.
-
-    Raises:
-        ValueError: naming what was given.
-    """
-    if not 0.0 <= restart <= 1.0:
-        raise ValueError(f"restart must be a probability, got {restart!r}.")
-    if buffer_size is None:
-        return
-    check_count("buffer_size", buffer_size)
-    if not persistent:
-        raise ValueError("buffer_size keeps persistent chains: pass persistent=True with it.")
-    if isinstance(buffer_size, int) and buffer_size < num_chains:
-        raise ValueError(
-            f"buffer_size={buffer_size} is less than the num_chains={num_chains} that move at each "
-            "step."
-        )
-
-
 def check_no_hidden(hidden: Collection[str]) -> None:
     """Refuse hidden sites where densities are differentiated.
 
@@ -355,56 +334,3 @@ def check_noise_shape(noise: Sequence[int], data: Sequence[int]) -> None:
             f"a draw of the noise has shape {tuple(noise)}, a row of the data {tuple(data)}. Give "
             "the noise the event shape of the data: dist.Normal(0, 1).expand([D]).to_event(1)."
         )
-
-
-class ChainOptions(NamedTuple):
-    """How the chains of a contrastive run are kept.
-
-    Attributes:
-        persistent: whether they go on from step to step.
-        num_chains: chains that move at each step.
-        chain_steps: moves of each.
-        start: where they set out.
-        buffer_size: chains that are kept.
-        restart: probability that a chain sets out anew.
-    """
-
-    persistent: bool
-    num_chains: int
-    chain_steps: int
-    start: str
-    buffer_size: int
-    restart: float
-
-
-def chain_options(
-    persistent: bool,
-    num_chains: int,
-    chain_steps: int,
-    start: str,
-    buffer_size: int | None,
-    restart: float,
-) -> ChainOptions:
-    """Return options of chains, checked.
-
-    Args:
-        persistent: whether chains go on from step to step.
-        num_chains: chains that move at each step.
-        chain_steps: moves of each.
-        start: where they set out.
-        buffer_size: chains that are kept, as many as move when None.
-        restart: probability that a chain sets out anew.
-
-    Raises:
-        ValueError: naming the option that does not fit.
-
-    Example:
-        >>> chain_options(True, 10, 1, "data", None, 0.0).buffer_size
-        10
-    """
-    check_count("num_chains", num_chains)
-    check_count("chain_steps", chain_steps)
-    check_choice("start", start, STARTS)
-    check_buffer(buffer_size, num_chains, restart, persistent)
-    size = buffer_size or num_chains
-    return ChainOptions(persistent, num_chains, chain_steps, start, size, float(restart))

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array, random
 
 from deepgen_ppl import energy_monitors as monitors
-from deepgen_ppl.energy_checks import chain_options
+from deepgen_ppl.chain_options import chain_options
 from deepgen_ppl.loop import Progress
 from deepgen_ppl.numpyro.compilation import build_of, kept
 from deepgen_ppl.numpyro.data import Inputs

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax import Array, random
 
-from deepgen_ppl import energies, labelling
+from deepgen_ppl import labelling, normalising
 from deepgen_ppl.bounds import EvidenceBounds, lower_bound, upper_bound
 from deepgen_ppl.evidence import Evidence, evidence
 from deepgen_ppl.evidence_checks import check_counts
@@ -87,7 +87,7 @@ def log_z(
         >>> abs(found.log_evidence - exact.log_evidence) < 5 * found.standard_error
         True
     """
-    choice("method", method, energies.METHODS)
+    choice("method", method, normalising.METHODS)
     check_counts(num_chains=num_chains, num_temperatures=num_temperatures, burn_in=burn_in)
     if isinstance(model, FactorGraph):
         return _of_graph(model, method)
@@ -106,7 +106,7 @@ def log_z(
         model, data, method == "reverse", num_chains, num_temperatures, burn_in, progress, seed
     )
     if down is not None:
-        return energies.reverse_evidence(down, energies.APPROXIMATE)
+        return normalising.reverse_evidence(down, normalising.APPROXIMATE)
     return evidence(up, method="annealed importance sampling")
 
 
@@ -161,7 +161,7 @@ def log_z_bounds(
     return EvidenceBounds((
         lower_bound("annealed importance sampling", up, cost=cost),
         upper_bound(
-            "reverse annealing", down, cost=cost, approximate=True, assumes=energies.ASSUMES
+            "reverse annealing", down, cost=cost, approximate=True, assumes=normalising.ASSUMES
         ),
     ))  # fmt: skip
 
@@ -175,13 +175,13 @@ def _listed(model: Any, method: str) -> Evidence | None:
     if hasattr(model, "sides"):
         sides = model.sides()
         if method == "exact" or can_enumerate(sides):
-            return energies.exact_evidence(exact_log_z(sides), "enumeration")
+            return normalising.exact_evidence(exact_log_z(sides), "enumeration")
     elif hasattr(model, "factor_graph"):
         graph = model.factor_graph()
-        if method == "exact" or energies.is_narrow(graph):
+        if method == "exact" or normalising.is_narrow(graph):
             return _of_graph(graph, "exact")
     elif method == "exact":
-        raise energies.wrong_method(
+        raise normalising.wrong_method(
             method, type(model).__name__, 'its states cannot be listed; take "ais".'
         )
     return None
@@ -206,8 +206,8 @@ def _weights(
 def _of_graph(graph: FactorGraph, method: str) -> Evidence:
     """Return the log Z of a factor graph, summed out."""
     if method not in ("auto", "exact"):
-        raise energies.wrong_method(method, "factor graph", 'it is summed out: "exact".')
-    return energies.exact_evidence(float(exact(graph, query=()).log_evidence), "elimination")
+        raise normalising.wrong_method(method, "factor graph", 'it is summed out: "exact".')
+    return normalising.exact_evidence(float(exact(graph, query=()).log_evidence), "elimination")
 
 
 def _of_program(
@@ -220,7 +220,7 @@ def _of_program(
     if not callable(model):
         raise TypeError(f"log_z takes an energy or a program, not {type(model).__name__}.")
     if method not in ("auto", "ais"):
-        raise energies.wrong_method(
+        raise normalising.wrong_method(
             method, "program", 'it has no chain of its own; take "ais", or dg.evidence_bounds.'
         )
     found = ais(
@@ -229,5 +229,5 @@ def _of_program(
     )  # fmt: skip
     if found.evidence is None:
         raise ValueError("the program gave no evidence.")
-    energies.check_integrable(found.log_weights)
+    normalising.check_integrable(found.log_weights)
     return found.evidence

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deepgen_ppl import energy_monitors as monitors
-from deepgen_ppl.energy_checks import chain_options
+from deepgen_ppl.chain_options import chain_options
 from deepgen_ppl.loop import Progress
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers

@@ -9,8 +9,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from deepgen_ppl import energies
 from deepgen_ppl import experts as checks
+from deepgen_ppl import normalising
 from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.numpyro.programs.energy import experts as experts_
 from deepgen_ppl.numpyro.programs.energy.ready import Energy
@@ -107,7 +107,7 @@ class ProductOfExperts(Energy):
         if values is None or not checks.is_listed(len(values), self.event_shape):
             return None
         found = checks.summed(lambda x: np.asarray(_weigh(self, x)), values, self.event_shape)
-        return energies.exact_evidence(found, "enumeration")
+        return normalising.exact_evidence(found, "enumeration")
 
 
 @eqx.filter_jit

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from deepgen_ppl import energies
+from deepgen_ppl import energies, normalising
 from deepgen_ppl import exponential as families
 from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.pyro.programs.energy.experts import Held, values_of
@@ -160,7 +160,7 @@ class ExponentialFamily(Energy):
             ValueError: A is neither known nor summed, and no log Z was given.
         """
         if not self.is_normalised:
-            found = energies.need_log_z(type(self).__name__, self.log_z)
+            found = normalising.need_log_z(type(self).__name__, self.log_z)
             return self.unnormalised_log_prob(x) - found.log_evidence
         return self.unnormalised_log_prob(x) - self.log_partition()
 
@@ -174,7 +174,7 @@ class ExponentialFamily(Energy):
             return None
         found = families.check_partition(self.log_partition().item(), self.natural.detach())
         method = "closed form" if self.partition is not None else "summation"
-        return energies.exact_evidence(found, method)
+        return normalising.exact_evidence(found, method)
 
     def forward(self, natural: Float[Tensor, "*batch K"] | None = None) -> FamilyMember:
         """Return the native distribution at natural parameters, those of the family where None."""

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepgen_ppl import energies
 from deepgen_ppl import experts as checks
+from deepgen_ppl import normalising
 from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.pyro.programs.energy import experts as experts_
 from deepgen_ppl.pyro.programs.energy.ready import Energy
@@ -110,4 +110,4 @@ class ProductOfExperts(Energy):
                 values,
                 self.event_shape,
             )
-        return energies.exact_evidence(found, "enumeration")
+        return normalising.exact_evidence(found, "enumeration")

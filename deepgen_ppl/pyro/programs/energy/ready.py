@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deepgen_ppl import energies
+from deepgen_ppl import energies, normalising
 from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.flow_checks import whole
 
@@ -58,7 +58,7 @@ class Energy(nn.Module):
         Raises:
             ValueError: log Z is not known; see `with_log_z`.
         """
-        found = energies.need_log_z(type(self).__name__, self.log_z)
+        found = normalising.need_log_z(type(self).__name__, self.log_z)
         return self.unnormalised_log_prob(x) - found.log_evidence
 
     def chain_log_prob(self, state: Any) -> Float[Tensor, " chain"]:
@@ -84,8 +84,8 @@ class Energy(nn.Module):
         Raises:
             ValueError: log Z is not known; see `with_log_z`.
         """
-        found = energies.need_log_z(type(self).__name__, self.log_z)
-        return energies.limits(as_numpy(self.unnormalised_log_prob(x)), found)
+        found = normalising.need_log_z(type(self).__name__, self.log_z)
+        return normalising.limits(as_numpy(self.unnormalised_log_prob(x)), found)
 
     def with_log_z(self, log_z: Evidence | float) -> Self:
         """Return a copy that knows its log Z, with its standard error and limits.
@@ -98,7 +98,7 @@ class Energy(nn.Module):
         Raises:
             TypeError: it is neither. ValueError: it is not finite.
         """
-        return replaced(self, log_z=energies.as_log_z(log_z))
+        return replaced(self, log_z=normalising.as_log_z(log_z))
 
     def without_log_z(self) -> Self:
         """Return a copy whose log Z is not known, as after training."""

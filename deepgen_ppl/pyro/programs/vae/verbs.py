@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 
-from deepgen_ppl import checks, flow_checks, imputation, vae_checks
+from deepgen_ppl import checks, codes, flow_checks, imputation, vae_checks
 from deepgen_ppl.evidence import Evidence, joined
 from deepgen_ppl.imputation import Imputation
 from deepgen_ppl.likelihoods import Likelihood
@@ -243,7 +243,7 @@ class Verbs(ABC):
             White: Sampling generative networks. 2016. https://arxiv.org/abs/1609.04468
         """
         begin, end = (self.encode(fit, rows, y) for rows in (first, second))
-        return self.decode(fit, vae_checks.path(begin, end, num_steps, spherical), y)
+        return self.decode(fit, codes.path(begin, end, num_steps, spherical), y)
 
     def traverse(
         self,
@@ -310,7 +310,7 @@ class Verbs(ABC):
         self._check(x, y, mask)
         size = min(max((1 << 23) // num_particles, 1), len(x))
         parts = []
-        for start, new in vae_checks.blocks(len(x), size):
+        for start, new in codes.blocks(len(x), size):
             rows = slice(start, start + size)
             data = tuple(None if value is None else value[rows] for value in (x, y, mask))
             guide, learned = self._refined(fit, data, refine, seed + start)
@@ -362,7 +362,7 @@ class Verbs(ABC):
             return apart.reshape(len(apart), -1).sum(1)
         evidence = self.log_evidence(fit, x, y, mask, num_particles=num_particles, seed=seed)
         scores = -np.asarray(evidence.per_row)
-        return scores - vae_checks.code_lengths(np.asarray(x)) if method == "complexity" else scores
+        return scores - codes.code_lengths(np.asarray(x)) if method == "complexity" else scores
 
     def _check(self, x: Any, y: Any, mask: Any) -> None:
         self.check_data(*(None if v is None else array(v) for v in (x, y, mask)))
