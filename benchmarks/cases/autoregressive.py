@@ -2,62 +2,95 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+import importlib
+from functools import partial
+
 import numpy as np
 
-import deepgen_ppl.numpyro as dg
-from benchmarks.baselines import autoregressive_naive
 from benchmarks.case import Case, Contender, Run, Target, timed
 
-REQUIRES = ("jax", "numpyro")
-VARIANTS = ("nade", "made", "pixelcnn", "transformer")
+REQUIRES = ()
+VARIANTS = (
+    "nade", "made", "pixelcnn", "transformer",
+    "pyro_nade", "pyro_made", "pyro_pixelcnn", "pyro_transformer",
+)  # fmt: skip
 
 
-def net_of(variant: str, side: int):
-    """The module of images of side x side pixels, with noise on its weights."""
+def module_of(dg, family: str, side: int):
+    """The module of images of side x side pixels."""
     a, shape = dg.autoregressive, (side, side)
-    made = {
+    return {
         "nade": lambda: a.NADE(shape, units=500),
         "made": lambda: a.MADE(shape, None, (500,)),
         "pixelcnn": lambda: a.PixelCNN(shape, None, 16, 5),
         "transformer": lambda: a.Transformer(shape, None, 32, 2, 2),
-    }[variant]()
+    }[family]()
+
+
+def in_jax(family: str, side: int, u: np.ndarray):
+    """Return draws by steps and by whole passes, with noise on the weights."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.baselines import autoregressive_naive
+
+    net = module_of(importlib.import_module("deepgen_ppl.numpyro"), family, side)
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype("f4"), made)
+    net = jax.tree.map(lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype("f4"), net)
+    u = jnp.asarray(u)
+    kept = jax.jit(lambda net, u: net().from_uniforms(u.reshape(len(u), side, side, 1)))
+    whole = autoregressive_naive.compiled
+    return lambda: np.asarray(kept(net, u)), lambda: np.asarray(whole(net, u))
+
+
+def in_torch(family: str, side: int, u: np.ndarray):
+    """Return draws by steps and by whole passes, with noise on the weights."""
+    import torch
+
+    from benchmarks.baselines import autoregressive_naive_torch
+
+    net = module_of(importlib.import_module("deepgen_ppl.pyro"), family, side)
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight += torch.as_tensor(0.05 * rng.normal(size=weight.shape), dtype=weight.dtype)
+    numbers = torch.as_tensor(u)
+
+    def kept() -> np.ndarray:
+        with torch.no_grad():
+            return net().from_uniforms(numbers.reshape(len(u), side, side, 1)).numpy()
+
+    return kept, lambda: autoregressive_naive_torch.draws(net, numbers).numpy()
 
 
 def build(variant: str, quick: bool) -> Case:
     """Return the case of one family."""
-    side, rows = (8, 4) if quick else (28, 16)
-    net = net_of(variant, side)
+    family, is_torch = variant.removeprefix("pyro_"), variant.startswith("pyro_")
+    side, rows = (8, 4) if quick else (28, 4 if is_torch else 16)
     u = np.random.default_rng(0).random((rows, side * side, 1), np.float32)
 
-    def contender(draw):
+    def prepare(place: int):
+        both = (in_torch if is_torch else in_jax)(family, side, u)
+        draw, truth = both[place], both[1]().reshape(rows, -1)
 
-        def prepare():
-            truth = np.asarray(autoregressive_naive.compiled(net, jnp.asarray(u)))
+        def run(seed: int) -> Run:
+            with timed() as clock:
+                found = draw()
+            same = float((found.reshape(truth.shape) == truth).mean())
+            return Run(clock.seconds, 0.0, {"share of equal pixels": same})
 
-            def run(seed: int) -> Run:
-                with timed() as clock:
-                    found = jax.block_until_ready(draw(net, jnp.asarray(u)))
-                same = float((np.asarray(found).reshape(truth.shape) == truth).mean())
-                return Run(clock.seconds, 0.0, {"share of equal pixels": same})
+        run(0)
+        return run
 
-            run(0)
-            return run
-
-        return prepare
-
-    def kept(net, u):
-        return net().from_uniforms(u.reshape(rows, side, side, 1))
-
-    ours, naive = contender(jax.jit(kept)), contender(autoregressive_naive.compiled)
+    contenders = (Contender("ours", partial(prepare, 0)), Contender("naive", partial(prepare, 1)))
     return Case(
         work=rows,
         unit="images",
-        contenders=(Contender("ours", ours), Contender("naive", naive)),
-        targets=(Target("ours", "naive", None if quick or variant == "made" else 10.0),),
+        contenders=contenders,
+        targets=(Target("ours", "naive", None if quick or family == "made" else 10.0),),
         repeats=1 if quick else 3,
-        notes=(f"{rows} images of {side} x {side} pixels at equal uniform numbers, jitted",),
+        notes=(
+            f"{rows} images of {side} x {side} pixels at equal uniform numbers"
+            + ("" if is_torch else ", jitted"),
+        ),
     )
