@@ -106,9 +106,9 @@ class Imputation:
     def coverage(self, truth: Any, prob: float = 0.9) -> Coverage:
         r"""Return how often true values lie inside of central intervals.
 
-        Inside is \(|u - 1/2| \le \text{prob} / 2\) with \(u\) the rank of the truth among the draws
-        as a number in (0, 1), ties broken at random: of discrete cells too the share is `prob`
-        where truth and draws have one law.
+        Inside is \(\lvert u - 1/2 \rvert \le \text{prob} / 2\) with \(u\) the rank of the truth
+        among the draws as a number in (0, 1), ties broken at random: of discrete cells too the
+        share is `prob` where truth and draws have one law.
 
         Args:
             truth: the whole rows.
