@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from deepgen_ppl.calibration import Calibration, rank
 from deepgen_ppl.classes import Reliability, reliability
 from deepgen_ppl.diagnosis import Diagnosis
+from deepgen_ppl.evidence_checks import check_counts
 
 METHODS = ("importance", "smc")
 
@@ -215,9 +216,7 @@ def check(method: str, num_samples: int, num_particles: int) -> None:
     if method not in METHODS:
         names = " or ".join(map(repr, METHODS))
         raise ValueError(f"method must be {names}, got {method!r}.")
-    for name, value in {"num_samples": num_samples, "num_particles": num_particles}.items():
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
+    check_counts(num_samples=num_samples, num_particles=num_particles)
     if method == "smc" and num_samples > num_particles:
         raise ValueError(
             f"num_samples={num_samples} draws of each row, but num_particles={num_particles}: smc "
