@@ -14,7 +14,8 @@ from deepgen_ppl import archive, datatree
 from deepgen_ppl.data_checks import check_draws
 from deepgen_ppl.diagnosis import Diagnosis
 from deepgen_ppl.diagnostics import diagnose_posterior
-from deepgen_ppl.evidence import Evidence, pointwise_draws, resample
+from deepgen_ppl.evidence import Evidence, resample
+from deepgen_ppl.leave_one_out import pointwise_draws
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from deepgen_ppl.discrete import Coordinates, check_discrete, check_supports, va
 from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.compilation import compiled
 from deepgen_ppl.numpyro.data import Inputs
-from deepgen_ppl.numpyro.handlers import base
+from deepgen_ppl.numpyro.messages import base
 from deepgen_ppl.numpyro.structure import Program, execute
 from deepgen_ppl.numpyro.unconstrained import Potential
 

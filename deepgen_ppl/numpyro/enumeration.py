@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from deepgen_ppl import joint_states, objective_checks
 from deepgen_ppl.numpyro.data import Inputs
-from deepgen_ppl.numpyro.handlers import base
+from deepgen_ppl.numpyro.messages import base
 from deepgen_ppl.numpyro.program import run, split_keys
 from deepgen_ppl.numpyro.structure import Pair
 from deepgen_ppl.numpyro.terms import sum_terms

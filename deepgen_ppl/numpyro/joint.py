@@ -21,7 +21,7 @@ from numpyro.infer.autoguide import AutoContinuous
 
 from deepgen_ppl import checks
 from deepgen_ppl.numpyro.data import Inputs
-from deepgen_ppl.numpyro.handlers import is_delta
+from deepgen_ppl.numpyro.messages import is_delta
 from deepgen_ppl.numpyro.program import run, sum_terms
 from deepgen_ppl.numpyro.structure import Pair, Program, Site, autoguides, site_log_prob
 from deepgen_ppl.numpyro.terms import normalised

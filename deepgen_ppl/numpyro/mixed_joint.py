@@ -16,8 +16,8 @@ from numpyro.handlers import substitute
 
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.numpyro.data import Inputs
-from deepgen_ppl.numpyro.handlers import is_delta
 from deepgen_ppl.numpyro.joint import Layout, is_jacobian, place, unconstrained
+from deepgen_ppl.numpyro.messages import is_delta
 from deepgen_ppl.numpyro.program import run
 from deepgen_ppl.numpyro.structure import Pair, site_log_prob
 from deepgen_ppl.numpyro.terms import normalised

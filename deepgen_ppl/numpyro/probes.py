@@ -12,7 +12,7 @@ from jaxtyping import Array
 from numpyro.ops.provenance import eval_provenance
 
 from deepgen_ppl.numpyro.compilation import build_of, compiled
-from deepgen_ppl.numpyro.handlers import is_delta
+from deepgen_ppl.numpyro.messages import is_delta
 from deepgen_ppl.numpyro.program import (
     Inputs,
     Pair,

@@ -1,4 +1,4 @@
-"""The one place that runs a native program for its values: log weights, densities, potentials."""
+"""The one place that runs a native program for its values: log weights, densities, draws."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from deepgen_ppl.numpyro.terms import (
     normalised,
     sum_terms,
 )
-from deepgen_ppl.numpyro.unconstrained import Potential, row_axis
+from deepgen_ppl.numpyro.unconstrained import row_axis
 
 __all__ = [
-    "Inputs", "Pair", "Plate", "Potential", "Program", "Site", "Weights", "abstract_params",
-    "as_key", "init_params", "learned", "log_density", "log_probs", "log_weights", "potential",
+    "Inputs", "Pair", "Plate", "Program", "Site", "Weights", "abstract_params",
+    "as_key", "init_params", "learned", "log_density", "log_probs", "log_weights",
     "read", "read_pair", "scaled_call", "simulate", "unwrap",
 ]  # fmt: skip
 
@@ -348,22 +348,6 @@ def simulate(
         for name, msg in seen.items()
         if msg["type"] in kinds and name not in program.factors
     }
-
-
-def potential(program: Program, params: Mapping[str, Any], data: Any) -> Potential:
-    r"""Return a model's potential energy over its unconstrained continuous latents.
-
-    $$U(z) = -\log p(x, T(z)) - \log |\det J_T(z)|,$$
-
-    with discrete latents summed out by NumPyro's enumeration.
-
-    Args:
-        program: a model.
-        params: constrained parameters and mutable state.
-        data: data arguments or `Inputs`; inside a compiled function they may be traced.
-    """
-    inputs = data if isinstance(data, Inputs) else program.inputs(data)
-    return Potential(program, params, inputs)
 
 
 # ------------------------------------------------------------------------------------- helpers

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpyro.distributions import constraints
 
 from deepgen_ppl.joint_states import grid
-from deepgen_ppl.numpyro.handlers import base
+from deepgen_ppl.numpyro.messages import base
 
 
 class OneHots(dist.Distribution):

@@ -18,7 +18,8 @@ from numpyro.infer.autoguide import AutoGuide
 
 from deepgen_ppl import checks
 from deepgen_ppl.numpyro.data import Inputs, argument_names, as_arguments, as_inputs, bare
-from deepgen_ppl.numpyro.handlers import base, is_factor, is_improper, reader, split_seed
+from deepgen_ppl.numpyro.handlers import reader, split_seed
+from deepgen_ppl.numpyro.messages import base, is_factor, is_improper
 
 
 class Site(NamedTuple):

@@ -21,7 +21,20 @@ from deepgen_ppl.numpyro.terms import enumerated, room_for
 
 
 class Potential:
-    """Energy of a program at an unconstrained point; see `program.potential`."""
+    r"""Potential energy of a program's unconstrained continuous latents, and the maps around it.
+
+    \[ U(z) = -\log p(x, T(z)) - \log |\det J_T(z)|, \]
+
+    with discrete latents summed out.
+
+    Args:
+        program: The model.
+        params: Constrained values by name, and mutable state.
+        inputs: The data; inside a compiled function they may be traced.
+
+    Raises:
+        ValueError: A discrete latent cannot be enumerated.
+    """
 
     def __init__(self, program: Program, params: Mapping[str, Any], inputs: Inputs) -> None:
         self.program, self.inputs = program, inputs

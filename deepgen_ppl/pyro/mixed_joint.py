@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from deepgen_ppl.discrete import Coordinates
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import handlers, messages
 from deepgen_ppl.pyro.joint import Joint, Layout, auxiliary
 from deepgen_ppl.pyro.structure import Pair
 
@@ -110,7 +110,7 @@ class MixedJoint:
                 continue
             own = name in self.pair.model.latents and name not in (drawn or ())
             # What latents are drawn from knows no mask and no scale.
-            term = handlers.log_prob({**msg, "scale": 1.0, "mask": None} if own else msg)
+            term = messages.log_prob({**msg, "scale": 1.0, "mask": None} if own else msg)
             term = self._flat(term, self._dim(msg))
             reference.append(term if own else torch.zeros_like(term))
             target.append(term)
@@ -201,7 +201,7 @@ class MixedJoint:
             held = {n: v for n, v in held.items() if n in self.coordinates.places} | extra
         run = self._joint._run(guide, handlers.replay(held))
         return {
-            name: self._flat(handlers.log_prob(msg), self._dim(msg))
+            name: self._flat(messages.log_prob(msg), self._dim(msg))
             for name, msg in run.sites.items()
             if not msg["infer"].get("_deterministic")
         }

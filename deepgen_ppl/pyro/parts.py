@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from deepgen_ppl.pyro import data as data_
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import handlers, messages
 from deepgen_ppl.pyro.layered import LayeredNormal
 from deepgen_ppl.pyro.parameters import installed
 from deepgen_ppl.pyro.program import batch_handlers, call, propose
@@ -259,7 +259,7 @@ def _cost(q: Message, p: Message, analytic: bool, factor: float) -> tuple[Tensor
             return divergence.expand(shape) * _raised(scales[0], left), left
     log_q, log_p = (None, None) if not plain else (_by_element(m["fn"], value) for m in (q, p))
     if log_q is None or log_p is None:
-        ours, theirs = (handlers.log_prob(dict(m, value=value)) for m in (q, p))
+        ours, theirs = (messages.log_prob(dict(m, value=value)) for m in (q, p))
         return (ours - theirs) / factor, 0
     return log_q * _raised(scales[0], event_dim) - log_p * _raised(scales[1], event_dim), event_dim
 

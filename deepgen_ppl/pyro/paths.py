@@ -15,7 +15,7 @@ from deepgen_ppl import checks
 from deepgen_ppl.discrete import Coordinates
 from deepgen_ppl.evidence_checks import check_guide_sites, check_latents, check_way
 from deepgen_ppl.pyro import data as data_
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import handlers, messages
 from deepgen_ppl.pyro.discrete import read_coordinates
 from deepgen_ppl.pyro.infer.train import mix
 from deepgen_ppl.pyro.mixed import MixedPath
@@ -295,7 +295,7 @@ def _check(
         continuous=[n for n, site in latents.items() if not site.is_discrete],
         discrete=[n for n, site in latents.items() if site.is_discrete],
         endless=[n for n, s in latents.items() if s.is_discrete and not (s.enumerable or drawn)],
-        improper=[n for n in latents if handlers.is_improper(model[n]["fn"])],
+        improper=[n for n in latents if messages.is_improper(model[n]["fn"])],
         subsampled=[plate.name for plate in pair.model.plates.values() if plate.subsampled],
         drawn=drawn,
     )
@@ -306,7 +306,7 @@ def _check(
     differing = {
         n: (str(model[n]["fn"].support), str(fn.support))
         for n, fn in own.items()
-        if n not in discrete and not handlers.is_delta(fn) and _differ(model[n]["fn"], fn)
+        if n not in discrete and not messages.is_delta(fn) and _differ(model[n]["fn"], fn)
     }
     check_guide_sites(verb, () if drawn else discrete, differing, missing=missing)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deepgen_ppl.pyro import data as data_
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import handlers, messages
 from deepgen_ppl.pyro.autoguides import autoguide_rows
 from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, private_store
 from deepgen_ppl.pyro.program import (
@@ -74,7 +74,7 @@ def _draw(
     """Return a draw of each random site of the guide (or prior), its rows on the leading axis."""
     sites = propose(pair, params, data, rows).sites
     names = (pair.guide or pair.model).latents
-    free = {n: sites[n]["value"] for n in names if not handlers.is_delta(sites[n]["fn"])}
+    free = {n: sites[n]["value"] for n in names if not messages.is_delta(sites[n]["fn"])}
     return {name: value.movedim(_row_axis(pair, name), 0) for name, value in free.items()}
 
 
@@ -113,7 +113,7 @@ def points(
     free = {n for n, site in pair.model.latents.items() if not site.is_discrete}
     with torch.no_grad(), private_store(), preserved(pair.modules), forked_rng(key):
         one, other = (propose(pair, params, data, None).sites for _ in range(2))
-    fixed = {n for n in free & set(one) if handlers.is_delta(one[n]["fn"])}
+    fixed = {n for n in free & set(one) if messages.is_delta(one[n]["fn"])}
     same = {n for n in fixed if torch.equal(one[n]["value"], other[n]["value"])}
     return [name for name in pair.model.latents if name in same]
 
@@ -190,6 +190,6 @@ def moving_factors(pair: Pair, params: Mapping[str, Tensor], data: Sequence[Any]
         ):
             around = (handlers.feasible(), handlers.unobserve(), answers)
             sites = call(program, data, *around).sites
-        seen.append({name: handlers.log_prob(sites[name]) for name in names})
+        seen.append({name: messages.log_prob(sites[name]) for name in names})
     one, other = seen
     return [n for n in names if one[n].requires_grad and not torch.equal(one[n], other[n])]

@@ -1,4 +1,4 @@
-"""The one place that runs a native program for its values: log weights, densities, potentials."""
+"""The one place that runs a native program for its values: log weights, densities, draws."""
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from deepgen_ppl.pyro import data as data_
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import handlers, messages
 from deepgen_ppl.pyro.autoguides import autoguide_rows
 from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.parameters import installed
@@ -22,7 +22,7 @@ from deepgen_ppl.pyro.vectorised import mappable_draws
 
 __all__ = [
     "Pair", "Plate", "Program", "Site", "Weights", "call", "init_params",
-    "log_density", "log_weights", "particles", "potential", "read", "read_pair", "terms", "unwrap",
+    "log_density", "log_weights", "particles", "read", "read_pair", "terms", "unwrap",
 ]  # fmt: skip
 
 
@@ -325,7 +325,7 @@ def log_probs(
     with installed(program.params.values(), params) as answers:
         run = call(program, data, answers, handlers.replay(latents))
     return {
-        name: handlers.log_prob(msg)
+        name: messages.log_prob(msg)
         for name, msg in run.sites.items()
         if not msg["infer"].get("_deterministic")
     }
@@ -362,36 +362,3 @@ def simulate(
 def init_params(pair: Pair) -> dict[str, Tensor]:
     """Return the unconstrained tensors that training moves, by name."""
     return {name: param.leaf for name, param in pair.params.items() if param.trainable}
-
-
-def potential(
-    program: Program, params: Mapping[str, Tensor], data: Sequence[Any]
-) -> tuple[
-    Callable[[dict[str, Tensor]], Tensor],
-    Callable[[dict[str, Tensor]], dict[str, Tensor]],
-    Callable[..., dict[str, Tensor]],
-]:
-    r"""Return the unconstrained potential of a program's continuous latents and the maps around it.
-
-    \[ U(z) = -\log p(x, T(z)) - \log |\det J_T(z)|, \]
-
-    discrete latents summed out by enumeration.
-
-    Args:
-        program: The model.
-        params: Constrained values by name.
-        data: The full data.
-
-    Returns:
-        `potential_fn(z)` of one unconstrained point, a scalar; `constrain(z)`, the sites' values
-        with the deterministic ones; `init(seed, strategy)`, one unconstrained starting point,
-        where a strategy is one of `pyro.infer.autoguide.initialization` (uniform on (-2, 2) by
-        default).
-
-    Raises:
-        ValueError: A discrete latent cannot be enumerated.
-    """
-    from deepgen_ppl.pyro.unconstrained import Potential
-
-    built = Potential(program, params, data)
-    return built.energy, built.constrain, built.init

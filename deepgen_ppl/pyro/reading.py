@@ -12,7 +12,7 @@ from torch import Tensor
 from deepgen_ppl import checks, data_checks
 from deepgen_ppl.energy_checks import check_guide_factors
 from deepgen_ppl.pyro import data as data_
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import handlers, messages
 from deepgen_ppl.pyro.autoguides import autoguide_rows
 from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.parameters import (
@@ -422,14 +422,14 @@ def _is_alike(one: Site, other: Site) -> bool:
 
 
 def _shape(msg: dict[str, Any]) -> tuple[int, ...]:
-    return tuple(msg["fn"].shape()) if handlers.is_factor(msg) else tuple(msg["value"].shape)
+    return tuple(msg["fn"].shape()) if messages.is_factor(msg) else tuple(msg["value"].shape)
 
 
 def _differs(first: dict[str, Any], second: dict[str, Any] | None) -> bool:
     """Whether a statement answers differently to other rows, at the same draws."""
     if second is None:
         return True
-    if handlers.is_factor(first):
+    if messages.is_factor(first):
         values = [m["fn"].log_prob(m["value"]) for m in (first, second)]
         return values[0].shape != values[1].shape or not torch.allclose(*values, equal_nan=True)
     values = [m["value"] for m in (first, second)]

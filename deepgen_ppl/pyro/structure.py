@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import messages
 from deepgen_ppl.pyro.parameters import Param
 
 
@@ -221,9 +221,9 @@ def site_of(msg: dict[str, Any], data_plates: Collection[str]) -> Site:
     """
     fn, infer = msg["fn"], msg["infer"]
     latent = not msg["is_observed"]
-    if handlers.is_determined(msg):
+    if messages.is_determined(msg):
         role = "deterministic"
-    elif handlers.is_factor(msg):
+    elif messages.is_factor(msg):
         role = "factor"
     else:
         role = "latent" if latent else "observed"

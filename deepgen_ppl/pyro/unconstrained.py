@@ -18,7 +18,20 @@ from deepgen_ppl.pyro.structure import Program
 
 
 class Potential:
-    """Energy of a program at an unconstrained point; see `program.potential`."""
+    r"""Potential energy of a program's unconstrained continuous latents, and the maps around it.
+
+    \[ U(z) = -\log p(x, T(z)) - \log |\det J_T(z)|, \]
+
+    with discrete latents summed out.
+
+    Args:
+        program: The model.
+        params: Constrained values by name.
+        data: The full data.
+
+    Raises:
+        ValueError: A discrete latent cannot be enumerated.
+    """
 
     def __init__(self, program: Program, params: Mapping[str, Tensor], data: Sequence[Any]) -> None:
         from deepgen_ppl.pyro import marginal

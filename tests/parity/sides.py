@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from deepgen_ppl.numpyro import program as numpyro_program
+from deepgen_ppl.numpyro.unconstrained import Potential as NumPyroPotential
 from deepgen_ppl.pyro import program as pyro_program
+from deepgen_ppl.pyro.unconstrained import Potential as PyroPotential
 
 Arrays = dict[str, np.ndarray]
 
@@ -60,7 +62,7 @@ def numpyro_side(model: Any, guide: Any, data: tuple[np.ndarray, ...]) -> Side:
 
     @cache
     def energy() -> tuple[Any, Any]:
-        found = numpyro_program.potential(pair.model, params, data)
+        found = NumPyroPotential(pair.model, params, pair.model.inputs(data))
         return jax.jit(jax.value_and_grad(found.energy)), jax.jit(found.constrain)
 
     def potential(z: Arrays) -> tuple[float, Arrays]:
@@ -87,15 +89,15 @@ def pyro_side(model: Any, guide: Any, data: tuple[np.ndarray, ...]) -> Side:
 
     @cache
     def energy() -> Any:
-        return pyro_program.potential(pair.model, params, tensors)
+        return PyroPotential(pair.model, params, tensors)
 
     def potential(z: Arrays) -> tuple[float, Arrays]:
         values = {name: torch.as_tensor(x).requires_grad_() for name, x in z.items()}
-        value = energy()[0](values)
+        value = energy().energy(values)
         gradient = torch.autograd.grad(value, list(values.values()))
         return value.item(), to_numpy(dict(zip(values, gradient, strict=True)))
 
     def constrain(z: Arrays) -> Arrays:
-        return to_numpy(energy()[1]({name: torch.as_tensor(x) for name, x in z.items()}))
+        return to_numpy(energy().constrain({name: torch.as_tensor(x) for name, x in z.items()}))
 
     return Side(pair, params, log_density, potential, constrain)

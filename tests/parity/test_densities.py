@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deepgen_ppl.numpyro import program as numpyro_program
+from deepgen_ppl.numpyro.unconstrained import Potential
 
 from ..exactness import programs_numpyro as conjugate_numpyro
 from ..exactness import programs_pyro as conjugate_pyro
@@ -78,7 +79,7 @@ def test_potentials_of_equal_points(name: str) -> None:
     """Potential energy, its gradient and the constrained values agree at random points."""
     jax_side, torch_side = sides_of_model(name)
     data = MODELS[name][-1]
-    potential = numpyro_program.potential(jax_side.pair.model, jax_side.params, data)
+    potential = Potential(jax_side.pair.model, jax_side.params, jax_side.pair.model.inputs(data))
     rng = np.random.default_rng(3)
     start = to_numpy(potential.init(jax.random.key(2)))
     for _ in range(3):

@@ -17,7 +17,6 @@ from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_value
 
 from deepgen_ppl.kept import Same
-from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.data import Inputs, as_arguments, as_inputs
 from deepgen_ppl.numpyro.path import Path
 from deepgen_ppl.numpyro.structure import Program, autoguides
@@ -137,7 +136,7 @@ class Space:
     def potential(self, params: Mapping[str, Any], inputs: Inputs) -> Any:
         """Return the energy and the maps around it; parameters and inputs may be traced."""
         own = {name: value for name, value in params.items() if name != _GUIDE}
-        potential = program_.potential(self.program, own, inputs)
+        potential = Potential(self.program, own, inputs)
         return potential if self.warp is None else Warped(potential, self.warp, params)
 
     def along(self, path: Path) -> Path:

@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from deepgen_ppl.pyro import handlers
+from deepgen_ppl.pyro import handlers, messages
 from deepgen_ppl.pyro import program as program_
 from deepgen_ppl.pyro.infer.evaluate import over_draws
 from deepgen_ppl.pyro.parameters import forked_rng, installed, preserved, private_store
@@ -122,7 +122,7 @@ def _proper(
     """Tell whether all of some sites can be drawn from their prior."""
     with _quiet(), installed(program.params.values(), params) as answers:
         run = program_.call(program, data, answers, handlers.feasible())
-    return not any(handlers.is_improper(run.sites[name]["fn"]) for name in names)
+    return not any(messages.is_improper(run.sites[name]["fn"]) for name in names)
 
 
 def _coupled(
