@@ -30,6 +30,7 @@ ONE_WING_ONLY_FILES: dict[str, set[str]] = {
         "repeats.py",
         "parameters.py",
         "pointwise.py",
+        "refusals.py",
         "vectorised.py",
         "infer/batched.py",
         "infer/gradient.py",

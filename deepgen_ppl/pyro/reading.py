@@ -6,13 +6,13 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer.autoguide import AutoContinuous, AutoGuide
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
-from deepgen_ppl import checks, data_checks
+from deepgen_ppl import checks
 from deepgen_ppl.energy_checks import check_guide_factors
 from deepgen_ppl.pyro import data as data_
-from deepgen_ppl.pyro import handlers, messages
+from deepgen_ppl.pyro import handlers, refusals
 from deepgen_ppl.pyro.autoguides import autoguide_rows
 from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.parameters import (
@@ -163,7 +163,7 @@ class _Reader:
         """Run at the first row count, compare with another, and put the program together."""
         self._set_up_autoguides()
         if batch_size is not None and batch_size != self.total:
-            self._check_packed(batch_size)
+            refusals.check_packed(self.inner, self.outer, batch_size)
         first = batch_size if batch_size is not None else self.total
         run = self._run_part(first, batch_size)
         other = self._other(first)
@@ -178,9 +178,13 @@ class _Reader:
                 other = None
         plates = self._plates(run, second, first, other)
         names = {p.name for p in plates.values() if p.follows_data and not p.subsampled}
-        self._check_observed(run)
+        refusals.check_observed(run)
         if batch_size is not None:
-            self._check_batch(batch_size, run, second, plates, names, first, other)
+            refusals.check_plates(run, plates, names, batch_size)
+            if self.role == "model" and first is not None and first != self.total:
+                moved = self._run_part(first, first, last=True)
+                counts = (first, other, self.total)
+                refusals.check_outside((run, second, moved), names, counts)
         modules = (*self.modules, *(m for m in run.modules.values() if m not in self.modules))
         params = collect(run, self.modules)
         tables = self._tables(run, second, params, first, other, batch_size)
@@ -204,7 +208,7 @@ class _Reader:
             _is_alike(site, known.sites[name]) for name, site in sites.items()
         ):
             return None
-        self._check_observed(run)
+        refusals.check_observed(run)
         modules = (*self.modules, *(m for m in run.modules.values() if m not in self.modules))
         return replace(
             known, fn=self.fn, args=self.args, kwargs=self.kwargs,
@@ -299,30 +303,6 @@ class _Reader:
             plates[name] = Plate(name, dims.get(name), size, asked, follows)
         return plates
 
-    def _check_observed(self, run: handlers.record) -> None:
-        for name, msg in run.sites.items():
-            value = msg["value"]
-            site = site_of(msg, set())
-            if site.role != "observed" or site.support is None or not isinstance(value, Tensor):
-                continue
-            data_checks.check_shape(name, value.shape, site.shape)
-            if not site.is_discrete and not value.is_floating_point():
-                data_checks.refuse_integers(name, str(value.dtype).removeprefix("torch."))
-            event_dim = len(site.event_shape)
-            data_.check_support(name, value, site.support, msg["mask"], event_dim)
-
-    def _check_packed(self, batch_size: int) -> None:
-        """Refuse autoguides that pack the latents of all rows into one vector."""
-        for module in self.inner:
-            if isinstance(module, AutoContinuous):
-                proto = module.prototype_trace.iter_stochastic_nodes()  # type: ignore[union-attr]
-                local = [
-                    n
-                    for n, s in proto
-                    if any(f.name in self.outer for f in s.get("cond_indep_stack", ()))
-                ]
-                checks.check_local(local, batch_size)
-
     def _check_own_subsampling(self, batch_size: int) -> None:
         """Tell a plate that subsamples all rows by itself, which part of the rows may hide."""
         try:
@@ -331,46 +311,6 @@ class _Reader:
             return
         sizes = {n: (int(m["fn"].size), len(m["value"])) for n, m in run.plates.items()}
         checks.check_subsampling({n: s for n, s in sizes.items() if s[1] < s[0]}, batch_size)
-
-    def _check_batch(self, batch_size, run, second, plates, names, first, other) -> None:
-        subsampled = {
-            name: (plate.size, len(run.plates[name]["value"]))
-            for name, plate in plates.items()
-            if plate.subsampled
-        }
-        checks.check_subsampling(subsampled, batch_size)
-        for name, msg in run.sites.items():
-            held = [f.name for f in msg["cond_indep_stack"] if f.name in names]
-            if len(held) > 1:
-                raise ValueError(
-                    f"Site '{name}' stands in two data plates, {held[0]!r} and {held[1]!r}: pairs "
-                    "of rows cannot be drawn in batches. Drop batch_size."
-                )
-        if self.role == "model":
-            self._check_outside(run, second, names, first, other)
-
-    def _check_outside(self, run, second, names, first, other) -> None:
-        """Refuse statements outside the data plates that answer to the data's rows."""
-        total = self.total or 0
-        if first == total:
-            return
-        moved = self._run_part(first, first, last=True)
-        outside, free = [], []
-        for name, msg in run.sites.items():
-            held = any(f.name in names for f in msg["cond_indep_stack"])
-            if held or not msg["is_observed"] or msg["infer"].get("_deterministic"):
-                continue
-            free.append(name)
-            shapes = [_shape(r.sites[name]) for r in (run, second) if r and name in r.sites]
-            follows = len(shapes) == 2 and len(shapes[0]) == len(shapes[1])
-            pairs = zip(*shapes, strict=True) if follows else ()
-            if any(pair == (first, other) for pair in pairs) or _differs(
-                msg, moved.sites.get(name)
-            ):
-                outside.append(name)
-        checks.check_outside(outside, first, total)
-        if not names:
-            checks.check_outside(free or list(run.sites), first, total)
 
     def _tables(self, run, second, params, first, other, batch_size) -> dict[str, int]:
         """Find parameters whose shape follows the rows, as the program sees them."""
@@ -419,18 +359,3 @@ def _is_alike(one: Site, other: Site) -> bool:
     """Whether two sites are the same but for the numbers of their supports."""
     same = type(one.support) is type(other.support)
     return same and one._replace(support=None) == other._replace(support=None)
-
-
-def _shape(msg: dict[str, Any]) -> tuple[int, ...]:
-    return tuple(msg["fn"].shape()) if messages.is_factor(msg) else tuple(msg["value"].shape)
-
-
-def _differs(first: dict[str, Any], second: dict[str, Any] | None) -> bool:
-    """Whether a statement answers differently to other rows, at the same draws."""
-    if second is None:
-        return True
-    if messages.is_factor(first):
-        values = [m["fn"].log_prob(m["value"]) for m in (first, second)]
-        return values[0].shape != values[1].shape or not torch.allclose(*values, equal_nan=True)
-    values = [m["value"] for m in (first, second)]
-    return values[0].shape != values[1].shape or not torch.equal(*values)
