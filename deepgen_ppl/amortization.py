@@ -29,13 +29,15 @@ class AmortizationGap:
 
     where \(q^*\) is the best member of the guide's family for each datum by itself. Figures are
     means over the rows; their errors are those of the paired differences of the rows, which hold
-    the noise of the draws too.
+    the noise of the draws too. A single row's errors are those of its draws.
 
     Attributes:
         log_evidence: log p(x) of each row, an estimate from below.
         bound: evidence lower bound of each row under the guide.
         refined: the same with the row's own parameters.
         pareto_k: Pareto k of the weights behind each row's evidence; None where it was given.
+        noise: standard errors by its draws of each row's gaps: inference, approximation,
+            amortization.
         settled: rows whose own parameters settled before the steps ran out.
         num_steps: steps taken, of the row that took most.
         num_particles: draws of each row, behind its bounds and its evidence.
@@ -51,6 +53,7 @@ class AmortizationGap:
     bound: Float[np.ndarray, " N"]
     refined: Float[np.ndarray, " N"]
     pareto_k: Float[np.ndarray, " N"] | None
+    noise: Float[np.ndarray, "3 N"]
     settled: Bool[np.ndarray, " N"]
     num_steps: int
     num_particles: int
@@ -65,7 +68,7 @@ class AmortizationGap:
     @property
     def inference_error(self) -> float:
         """Its standard error."""
-        return _error(self.log_evidence - self.bound)
+        return self._error(0, self.log_evidence - self.bound)
 
     @property
     def approximation(self) -> float:
@@ -75,7 +78,7 @@ class AmortizationGap:
     @property
     def approximation_error(self) -> float:
         """Its standard error."""
-        return _error(self.log_evidence - self.refined)
+        return self._error(1, self.log_evidence - self.refined)
 
     @property
     def amortization(self) -> float:
@@ -85,7 +88,7 @@ class AmortizationGap:
     @property
     def amortization_error(self) -> float:
         """Its standard error."""
-        return _error(self.refined - self.bound)
+        return self._error(2, self.refined - self.bound)
 
     @property
     def share(self) -> float:
@@ -115,6 +118,9 @@ class AmortizationGap:
         table = [f"{name:<23}{value:>19}  {note}".rstrip() for name, value, note in rows]
         head = f"{'':<23}{'nats a datum':>19}"
         return "\n".join([head, *table, repr(self.diagnosis)])
+
+    def _error(self, gap: int, values: np.ndarray) -> float:
+        return _error(values) if len(values) > 1 else float(self.noise[gap, 0])
 
     def _encoder(self) -> Check:
         gap, error = self.amortization, self.amortization_error
@@ -176,18 +182,22 @@ class AmortizationGap:
 
 
 class Weighed(NamedTuple):
-    """What log weights of some rows tell: bounds, evidence and Pareto k of each row."""
+    """What log weights of some rows tell: bounds, evidence, Pareto k and noise of each row."""
 
     bound: np.ndarray
     refined: np.ndarray
     log_evidence: np.ndarray
     pareto_k: np.ndarray
+    noise: np.ndarray
 
 
 def weighed(
     encoder: Float[np.ndarray, "K B"], refined: Float[np.ndarray, "K B"], is_known: bool
 ) -> Weighed:
-    """Reduce the log weights of some rows under the encoder's output, and refined.
+    r"""Reduce the log weights of some rows under the encoder's output, and refined.
+
+    The noise of a gap is the spread of what each draw adds to it: of its log weight, and, where the
+    evidence is estimated, of its weight over the mean weight (the delta method).
 
     Args:
         encoder: log weights of draws of the guide.
@@ -200,10 +210,18 @@ def weighed(
         [-1.0, -1.0]
     """
     means = np.mean(encoder, 0, dtype=float), np.mean(refined, 0, dtype=float)
+    share = 0.0
+    if not is_known:
+        weights = np.exp(np.asarray(refined, float) - np.max(refined, 0))
+        share = weights / weights.mean(0)
+    added = np.stack([share - encoder, share - refined, np.asarray(refined) - encoder])
+    noise = np.full((3, len(means[0])), np.nan)
+    if len(encoder) > 1:
+        noise = added.std(1, ddof=1) / len(encoder) ** 0.5
     if is_known:
-        return Weighed(*means, *means)
+        return Weighed(*means, *means, noise)
     found = evidence(refined, rows="data")
-    return Weighed(*means, np.asarray(found.per_row), np.asarray(found.pareto_k))
+    return Weighed(*means, np.asarray(found.per_row), np.asarray(found.pareto_k), noise)
 
 
 def gap_report(
@@ -234,13 +252,16 @@ def gap_report(
         >>> round(found.amortization, 6), 0.4 < found.approximation < 0.6
         (1.0, True)
     """
-    bound, refined, found, pareto_k = map(np.concatenate, zip(*parts, strict=True))
+    bound, refined, found, pareto_k, noise = (
+        np.concatenate(values, -1) for values in zip(*parts, strict=True)
+    )
     given = log_evidence is not None
     return AmortizationGap(
         log_evidence=log_evidence if log_evidence is not None else found,
         bound=bound,
         refined=refined,
         pareto_k=None if given else pareto_k,
+        noise=noise,
         settled=settled,
         num_steps=num_steps,
         num_particles=num_particles,
@@ -284,6 +305,8 @@ def _error(values: np.ndarray) -> float:
 
 
 def _mean(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
     return _pair(float(np.mean(values)), _error(values))
 
 

@@ -44,21 +44,44 @@ def scales(image: Sequence[int], number: int) -> list[tuple[int, int]]:
     return found
 
 
-def check(image: Sequence[int], features: int, channels: Sequence[int], blocks: int) -> None:
-    """Refuse sizes that are no whole numbers.
+def check_sizes(activation: str, blocks: int, context: int, **sizes: int) -> None:
+    """Refuse an unknown activation, and sizes that are no whole numbers.
+
+    Args:
+        activation: name of the activation.
+        blocks: residual blocks, which may be none.
+        context: number of context features, which may be none.
+        **sizes: numbers that are at least one, by name.
 
     Raises:
         ValueError: naming the value.
 
     Example:
-        >>> check((8, 8), 4, (), 0)
+        >>> check_sizes("relu", 0, 0, outputs=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: outputs must be a whole number of at least 1, got 0.
+    """
+    flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
+    for name, size in sizes.items():
+        flow_checks.whole(name, size)
+    flow_checks.whole("blocks", blocks, 0)
+    flow_checks.whole("context", context, 0)
+
+
+def check_scales(image: Sequence[int], channels: Sequence[int]) -> None:
+    """Refuse what is no shape of images, and channels that name no scale.
+
+    Raises:
+        ValueError: naming the value.
+
+    Example:
+        >>> check_scales((8, 8), ())
         Traceback (most recent call last):
         ...
         ValueError: channels must name at least one scale, such as (16, 32), got ().
     """
     shape_of(image)
-    flow_checks.whole("features", features)
-    flow_checks.whole("blocks", blocks, 0)
     if not isinstance(channels, Sequence) or isinstance(channels, str) or not channels:
         raise ValueError(
             f"channels must name at least one scale, such as (16, 32), got {channels!r}."
@@ -100,7 +123,7 @@ class Drawn:
 
 def encoder(
     seed: Any, image: Sequence[int], outputs: int, channels: Sequence[int], blocks: int,
-    context: int,
+    context: int, activation: str = "relu",
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Return the weights of a convolutional network from images to features.
 
@@ -111,12 +134,18 @@ def encoder(
         channels: channels at each scale.
         blocks: residual blocks at each scale.
         context: number of context features.
+        activation: name of the network's activation.
+
+    Raises:
+        ValueError: a shape or sizes that are none, or the activation is unknown.
 
     Example:
         >>> found = encoder(0, (8, 8), 5, (4, 6), 0, 0)
         >>> found["conv_1"].shape, found["last"].shape
         ((3, 3, 4, 6), (24, 5))
     """
+    check_sizes(activation, blocks, context, outputs=outputs)
+    check_scales(image, channels)
     drawn, before = Drawn(seed), shape_of(image)[2]
     for number, size in enumerate(channels):
         drawn.add(f"conv_{number}", (3, 3, before), size)
@@ -132,7 +161,7 @@ def encoder(
 
 def decoder(
     seed: Any, inputs: int, image: Sequence[int], outputs: int, channels: Sequence[int],
-    blocks: int, context: int,
+    blocks: int, context: int, activation: str = "relu",
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Return the weights of a convolutional network from features to images.
 
@@ -144,12 +173,18 @@ def decoder(
         channels: channels at each scale, the coarsest first.
         blocks: residual blocks at each scale.
         context: number of context features.
+        activation: name of the network's activation.
+
+    Raises:
+        ValueError: a shape or sizes that are none, or the activation is unknown.
 
     Example:
         >>> found = decoder(0, 5, (8, 8), 2, (6, 4), 0, 0)
         >>> found["first"].shape, found["conv_1"].shape
         ((5, 24), (3, 3, 4, 2))
     """
+    check_sizes(activation, blocks, context, inputs=inputs, outputs=outputs)
+    check_scales(image, channels)
     drawn = Drawn(seed)
     height, width = scales(image, len(channels))[-1]
     drawn.add("first", (inputs,), height * width * channels[0])
@@ -164,8 +199,9 @@ def decoder(
 
 
 def residual(
-    seed: Any, inputs: int, outputs: int, units: int, blocks: int, context: int
-) -> dict[str, np.ndarray]:
+    seed: Any, inputs: int, outputs: int, units: int, blocks: int, context: int,
+    activation: str = "relu",
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Return the weights of a perceptron of residual blocks.
 
     Args:
@@ -175,11 +211,16 @@ def residual(
         units: units of every layer.
         blocks: number of blocks.
         context: number of context features.
+        activation: name of the network's activation.
+
+    Raises:
+        ValueError: sizes that are none, or the activation is unknown.
 
     Example:
         >>> sorted(residual(0, 3, 2, 8, 1, 0))[:3]
         ['block_0_in', 'block_0_in_bias', 'block_0_out']
     """
+    check_sizes(activation, blocks, context, inputs=inputs, outputs=outputs, units=units)
     drawn = Drawn(seed)
     drawn.add("first", (inputs,), units)
     for block in range(blocks):

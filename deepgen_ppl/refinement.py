@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from deepgen_ppl import checks
+from deepgen_ppl import checks, evidence_checks, flow_checks
 
 PREFIX = "own"
 """Parameters of each datum are named by it, the site, and what of its distribution they are."""
@@ -98,13 +98,9 @@ def check_options(
         ValueError: naming them.
     """
     checks.check_particles(num_particles, batch_size)
-    counts = {"num_steps": num_steps, "max_steps": max_steps}
-    for name, value in counts.items():
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-            raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
-    for name, value in {"learning_rate": learning_rate, "tolerance": tolerance}.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value!r}.")
+    evidence_checks.check_counts(num_steps=num_steps, max_steps=max_steps)
+    flow_checks.positive("learning_rate", learning_rate)
+    flow_checks.positive("tolerance", tolerance)
 
 
 def check_refinable(verb: str, has_guide: bool, local: bool, latents: Sequence[str]) -> None:
@@ -173,15 +169,16 @@ def check_fit(verb: str, fit: Any) -> None:
         )
 
 
-def check_rows(num_rows: int) -> None:
-    """Refuse a single row, of which no standard error can be told.
+def check_draws(num_rows: int, num_particles: int) -> None:
+    """Refuse a single draw of a single row, of which no standard error can be told.
 
     Raises:
         ValueError: as said.
     """
-    if num_rows < 2:
+    if num_rows < 2 and num_particles < 2:
         raise ValueError(
-            "amortization_gap needs at least two rows for its standard errors. dg.refine takes one."
+            "amortization_gap of a single row takes its standard errors from the row's draws: let "
+            f"num_particles be two or more, got {num_particles}."
         )
 
 

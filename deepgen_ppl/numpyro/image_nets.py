@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from deepgen_ppl import flow_checks, image_networks
+from deepgen_ppl import image_networks
 from deepgen_ppl.numpyro.nets import ACTIVATIONS
 
 
@@ -59,10 +59,8 @@ class ConvEncoder(eqx.Module):
         activation: str = "relu",
         seed: int | np.random.Generator = 0,
     ) -> None:
-        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
-        image_networks.check(image, outputs, channels, blocks)
-        flow_checks.whole("context", context, 0)
-        drawn = image_networks.encoder(seed, image, outputs, channels, blocks, context)
+        sizes = image, outputs, channels, blocks, context
+        drawn = image_networks.encoder(seed, *sizes, activation)
         self.weights = {name: jnp.asarray(w, float) for name, w in drawn.items()}
         self.image, self.scales, self.blocks = tuple(image), len(channels), blocks
         self.activation = activation
@@ -134,14 +132,9 @@ class ConvDecoder(eqx.Module):
         activation: str = "relu",
         seed: int | np.random.Generator = 0,
     ) -> None:
-        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
-        image_networks.check(image, inputs, channels, blocks)
-        flow_checks.whole("outputs", outputs)
-        flow_checks.whole("context", context, 0)
         sizes = inputs, image, outputs, channels, blocks, context
-        self.weights = {
-            name: jnp.asarray(w, float) for name, w in image_networks.decoder(seed, *sizes).items()
-        }
+        drawn = image_networks.decoder(seed, *sizes, activation)
+        self.weights = {name: jnp.asarray(w, float) for name, w in drawn.items()}
         self.image, self.scales, self.blocks = tuple(image), len(channels), blocks
         self.outputs, self.activation = outputs, activation
 
@@ -209,15 +202,9 @@ class ResidualMLP(eqx.Module):
         activation: str = "relu",
         seed: int | np.random.Generator = 0,
     ) -> None:
-        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
-        for name, size in (("inputs", inputs), ("outputs", outputs), ("units", units)):
-            flow_checks.whole(name, size)
-        flow_checks.whole("blocks", blocks, 0)
-        flow_checks.whole("context", context, 0)
         sizes = inputs, outputs, units, blocks, context
-        self.weights = {
-            name: jnp.asarray(w, float) for name, w in image_networks.residual(seed, *sizes).items()
-        }
+        drawn = image_networks.residual(seed, *sizes, activation)
+        self.weights = {name: jnp.asarray(w, float) for name, w in drawn.items()}
         self.blocks, self.activation = blocks, activation
 
     def __call__(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepgen_ppl import flow_checks, image_networks
+from deepgen_ppl import image_networks
 from deepgen_ppl.pyro.nets import ACTIVATIONS, as_parameter
 
 
@@ -55,10 +55,8 @@ class ConvEncoder(nn.Module):
         seed: int | np.random.Generator = 0,
     ) -> None:
         super().__init__()
-        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
-        image_networks.check(image, outputs, channels, blocks)
-        flow_checks.whole("context", context, 0)
-        drawn = image_networks.encoder(seed, image, outputs, channels, blocks, context)
+        sizes = image, outputs, channels, blocks, context
+        drawn = image_networks.encoder(seed, *sizes, activation)
         self.weights = nn.ParameterDict({name: as_parameter(w) for name, w in drawn.items()})
         self.image, self.scales, self.blocks = tuple(image), len(channels), blocks
         self.activation = activation
@@ -125,14 +123,9 @@ class ConvDecoder(nn.Module):
         seed: int | np.random.Generator = 0,
     ) -> None:
         super().__init__()
-        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
-        image_networks.check(image, inputs, channels, blocks)
-        flow_checks.whole("outputs", outputs)
-        flow_checks.whole("context", context, 0)
         sizes = inputs, image, outputs, channels, blocks, context
-        self.weights = nn.ParameterDict(
-            {name: as_parameter(w) for name, w in image_networks.decoder(seed, *sizes).items()}
-        )
+        drawn = image_networks.decoder(seed, *sizes, activation)
+        self.weights = nn.ParameterDict({name: as_parameter(w) for name, w in drawn.items()})
         self.image, self.scales, self.blocks = tuple(image), len(channels), blocks
         self.outputs, self.activation = outputs, activation
 
@@ -199,15 +192,9 @@ class ResidualMLP(nn.Module):
         seed: int | np.random.Generator = 0,
     ) -> None:
         super().__init__()
-        flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
-        for name, size in (("inputs", inputs), ("outputs", outputs), ("units", units)):
-            flow_checks.whole(name, size)
-        flow_checks.whole("blocks", blocks, 0)
-        flow_checks.whole("context", context, 0)
         sizes = inputs, outputs, units, blocks, context
-        self.weights = nn.ParameterDict(
-            {name: as_parameter(w) for name, w in image_networks.residual(seed, *sizes).items()}
-        )
+        drawn = image_networks.residual(seed, *sizes, activation)
+        self.weights = nn.ParameterDict({name: as_parameter(w) for name, w in drawn.items()})
         self.blocks, self.activation = blocks, activation
 
     def forward(

@@ -50,6 +50,21 @@ def test_the_larger_part_is_named(encoder: float, family: float, failed: list[st
     assert "given" in repr(found)
 
 
+def test_errors_of_a_single_row_are_those_of_its_draws() -> None:
+    """Their mean square over many copies is the spread of the gaps over these copies."""
+    rng, gaps, errors = np.random.default_rng(0), [], []
+    for _ in range(400):
+        refined = rng.normal(-3, 0.7, (200, 1))
+        encoder = refined - 0.5 + rng.normal(0, 0.3, (200, 1))
+        part = weighed(encoder, refined, False)
+        found = gap_report([part], None, np.ones(1, bool), 100, 2, 10, 200)
+        gaps.append([found.inference, found.approximation, found.amortization])
+        told = found.inference_error, found.approximation_error, found.amortization_error
+        errors.append(np.square(told))
+    ratio = np.mean(errors, 0) / np.var(gaps, 0)
+    np.testing.assert_allclose(ratio, 1, atol=5 * (2 / 400) ** 0.5)
+
+
 def test_rows_that_did_not_settle_are_told() -> None:
     log_w = np.random.default_rng(0).normal(size=(100, 20))
     settled = np.arange(20) >= 5

@@ -193,8 +193,9 @@ def test_what_has_no_bound_of_its_own_is_refused(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"num_steps": 0}, "num_steps must be a positive"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"num_steps": 0}, "num_steps must be a positive whole number"),
+        ({"num_steps": 20.0}, "num_steps must be a positive whole number"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )
@@ -211,8 +212,8 @@ def test_evidence_that_does_not_fit_is_refused(dg: ModuleType, programs: ModuleT
         dg.amortization_gap(*pair, {}, x, evidence=np.zeros(2))
     with pytest.raises(TypeError, match="before the data, not a ndarray"):
         dg.amortization_gap(*pair, x)
-    with pytest.raises(ValueError, match="at least two rows"):
-        dg.amortization_gap(*pair, {}, x[:1])
+    with pytest.raises(ValueError, match="num_particles be two or more"):
+        dg.amortization_gap(*pair, {}, x[:1], num_particles=1)
 
 
 def test_a_single_row_is_refined_too(dg: ModuleType, programs: ModuleType) -> None:
@@ -224,3 +225,7 @@ def test_a_single_row_is_refined_too(dg: ModuleType, programs: ModuleType) -> No
     np.testing.assert_allclose(np.asarray(found.params["own_low_loc"]), x * 1.49 / 1.74, atol=0.03)
     weighed = found.importance(num_particles=500).evidence
     np.testing.assert_allclose(weighed.per_row, exact, atol=5 * weighed.standard_error + 1e-4)
+    gap = dg.amortization_gap(programs.chain, programs.blind_chain, {}, x, num_particles=500)
+    assert 0 < gap.inference_error < 0.2
+    assert gap.inference == pytest.approx(exact[0] - gap.bound[0], abs=5 * gap.inference_error)
+    assert "+- nan" not in repr(gap)

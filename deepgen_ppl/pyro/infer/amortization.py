@@ -56,7 +56,7 @@ def amortization_gap(
         whose fault it is and what to do.
 
     Raises:
-        ValueError: fewer than two rows, evidence of another shape, or what `refine` refuses.
+        ValueError: one draw of one row, evidence of another shape, or what `refine` refuses.
         TypeError: a distribution that cannot be made anew from parameters of each datum.
 
     Cost:
@@ -83,7 +83,7 @@ def amortization_gap(
     refinement.check_options(None, max_steps, num_particles, learning_rate, tolerance, batch_size)
     refiner = Refiner("amortization_gap", model, guide, fit, data, model_kwargs, seed)
     size = refiner.num_rows
-    refinement.check_rows(size)
+    refinement.check_draws(size, num_particles)
     known = None if evidence is None else given_evidence(evidence, size)
     steps = Options(None, max_steps, Options().num_particles, learning_rate, tolerance, batch_size)
     own = refiner.fit(data, steps)
