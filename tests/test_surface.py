@@ -23,6 +23,7 @@ ONE_WING_ONLY_FILES: dict[str, set[str]] = {
         "infer/sampler.py",
         "kernels/blackjax.py",
         "programs/energy/bits.py",
+        "programs/energy/halves.py",
     },
     "pyro": {
         "autoguides.py",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from deepgen_ppl.halves import switch
 from deepgen_ppl.kept import Kept
 from deepgen_ppl.numpyro.convolutions import trace
 from deepgen_ppl.numpyro.fingerprint import fingerprint, surroundings
@@ -59,7 +60,7 @@ class Build:
 
     def __init__(self, owner: Any, *also: Any) -> None:
         self.seconds = 0.0
-        self._code = fingerprint(owner, *also), surroundings()
+        self._code = fingerprint(owner, *also), surroundings(), switch()
         self._table = _KEPT.of(owner)
         self._keys: dict[str, Hashable] = {}
         self._lowered: dict[str, Any] = {}

@@ -15,7 +15,9 @@ from tqdm.auto import tqdm
 
 from deepgen_ppl import energies
 from deepgen_ppl.annealing import systematic
+from deepgen_ppl.halves import switch
 from deepgen_ppl.harmonium import Sides
+from deepgen_ppl.numpyro.programs.energy import halves
 from deepgen_ppl.numpyro.programs.energy import units as layers
 
 _CHUNK = 500  # temperatures of one compiled call
@@ -23,6 +25,14 @@ _CHUNK = 500  # temperatures of one compiled call
 
 class EnergyPath(eqx.Module):
     """Densities between independent units, of known log Z, and an energy."""
+
+    def prepared(self, num_chains: int) -> EnergyPath:
+        """Return the same path, ready for many transitions of some chains.
+
+        Args:
+            num_chains: number of chains.
+        """
+        return self
 
     @abstractmethod
     def log_start(self) -> Array:
@@ -60,22 +70,32 @@ class SidesPath(EnergyPath):
         https://doi.org/10.1145/1390156.1390266
     """
 
-    weight: Array
+    above: Any
+    below: Any
     first_bias: Array
     second_bias: Array
     constant: Array
     base: Array
     first: tuple = eqx.field(static=True)
     second: tuple = eqx.field(static=True)
+    switch: str = eqx.field(static=True)
 
     def __init__(self, sides: Sides, base: Any) -> None:
-        self.first, self.second = sides.first, sides.second
-        self.weight, self.first_bias = jnp.asarray(sides.weight), jnp.asarray(sides.first_bias)
+        self.first, self.second, self.switch = sides.first, sides.second, switch()
+        self.above = self.below = jnp.asarray(sides.weight)
+        self.first_bias = jnp.asarray(sides.first_bias)
         self.second_bias, self.constant = (
             jnp.asarray(sides.second_bias),
             jnp.asarray(sides.constant),
         )
-        self.base = jnp.asarray(base, self.weight.dtype)
+        self.base = jnp.asarray(base, self.above.dtype)
+
+    def prepared(self, num_chains: int) -> SidesPath:
+        """Return the same path, ready for many transitions of some chains."""
+        first, second = layers.is_binary(self.first), layers.is_binary(self.second)
+        above = halves.prepared(self.above, num_chains, first)
+        below = halves.prepared(self.below, num_chains, second)
+        return eqx.tree_at(lambda path: (path.above, path.below), self, (above, below))
 
     def log_start(self) -> Array:
         """Return the log Z of the start, at temperature 0."""
@@ -89,7 +109,7 @@ class SidesPath(EnergyPath):
 
     def see(self, state: Any) -> Any:
         """Return the state with what difference and move both need."""
-        return state, state @ self.weight + self.second_bias
+        return state, halves.product(state, self.above) + self.second_bias
 
     def difference(self, seen: Any, before: Array, after: Array) -> Float[Array, " chain"]:
         """Return by how much the log density of a state changes from one temperature to another."""
@@ -101,8 +121,8 @@ class SidesPath(EnergyPath):
     def move(self, key: Array, seen: Any, beta: Array) -> Any:
         """Return the state after a reversible transition at a temperature."""
         g = layers.draw(key, self.second, beta * seen[1], 0)
-        eta = (1.0 - beta) * self.base + beta * (g @ self.weight.T + self.first_bias)
-        return layers.draw(key, self.first, eta, 1)
+        field = halves.product_back(g, self.below) + self.first_bias
+        return layers.draw(key, self.first, (1.0 - beta) * self.base + beta * field, 1)
 
 
 def forwards(
@@ -212,6 +232,7 @@ def _steps(
     path: EnergyPath, state: Any, key: Array, number: Any, before: Any, after: Any
 ) -> tuple[Any, Array]:
     keys = random.split(random.fold_in(key, number), len(before))
+    path = path.prepared(len(jax.tree.leaves(state)[0]))
 
     def step(state: Any, move: Any) -> tuple[Any, Array]:
         key, low, high = move
@@ -225,6 +246,7 @@ def _steps(
 @eqx.filter_jit
 def _settle(path: EnergyPath, state: Any, num_steps: Any, key: Array) -> Any:
     one = jnp.ones(())
+    path = path.prepared(len(jax.tree.leaves(state)[0]))
 
     def sweep(step: Any, state: Any) -> Any:
         return path.move(random.fold_in(key, step), path.see(state), one)

@@ -125,7 +125,7 @@ class OwnChains:
     ) -> Float[Array, " B"]:
         """Return the unnormalised log density of data rows, of all without a number of theirs."""
         call = inputs if rows is None else inputs.gather(rows)
-        return self.module(params).unnormalised_log_prob(call.data[0])
+        return self.module(params).training_log_prob(call.data[0])
 
     def place(self, state: Any) -> Float[Array, "chain D"]:
         """Return nothing: these chains live where their own moves keep them."""

@@ -122,7 +122,7 @@ class OwnChains:
         """Return the unnormalised log density of data rows, of all without a number of theirs."""
         call = data if rows is None else data_.take(data, rows)
         with installed(self.params, params):
-            return self.energy.unnormalised_log_prob(call[0])
+            return self.energy.training_log_prob(call[0])
 
     def place(self, state: Any) -> Float[Tensor, "chain D"]:
         """Return nothing: these chains live where their own moves keep them."""

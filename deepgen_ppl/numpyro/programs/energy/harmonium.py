@@ -16,6 +16,7 @@ from jaxtyping import Float
 from deepgen_ppl import energies
 from deepgen_ppl.harmonium import Sides, Units
 from deepgen_ppl.numpyro.infer.annealed import SidesPath, own_rates
+from deepgen_ppl.numpyro.programs.energy import halves
 from deepgen_ppl.numpyro.programs.energy import units as layers
 from deepgen_ppl.numpyro.programs.energy.ready import Energy, replaced, run_chains
 
@@ -118,12 +119,14 @@ class Harmonium(Energy):
             state: statistics of both sides, of all chains.
             num_steps: number of sweeps.
         """
-        sides = self.sides()
+        sides, rows = self.sides(), state[1].shape[0]
+        below = halves.prepared(sides.weight, rows, layers.is_binary(sides.second))
+        above = halves.prepared(sides.weight, rows, layers.is_binary(sides.first))
 
         def sweep(step: Any, g: Array) -> tuple[Array, Array]:
-            eta = g @ sides.weight.T + sides.first_bias
+            eta = halves.product_back(g, below) + sides.first_bias
             f = layers.draw(key, sides.first, eta, 2 * step)
-            field = f @ sides.weight + sides.second_bias
+            field = halves.product(f, above) + sides.second_bias
             return f, layers.draw(key, sides.second, field, 2 * step + 1)
 
         # The last sweep stands outside of the loop: its field is what the gradient needs too.
@@ -150,7 +153,7 @@ class Harmonium(Energy):
             copies = _copies(self.parts())
             ratio = jnp.tile(stop_gradient(scale) / scale, copies)
             f = jnp.concatenate([f[..., : len(ratio)] * ratio, f[..., len(ratio) :]], -1)
-        return self.first_log_prob(f)
+        return self._first_log_prob(f, layers.is_binary(self.parts().first))
 
     def draws(
         self, num_chains: int = 100, num_steps: int = 1000, *, seed: int | Array = 0
@@ -173,9 +176,7 @@ class Harmonium(Energy):
         Args:
             f: statistics of the first side.
         """
-        sides = self.parts()
-        field = f @ sides.weight + sides.second_bias
-        return self._first_terms(sides, f) + layers.log_partition(sides.second, field)
+        return self._first_log_prob(f, False)
 
     def both_log_prob(
         self, f: Float[Array, "*batch first"], g: Float[Array, "*batch second"]
@@ -221,6 +222,12 @@ class Harmonium(Energy):
         if self.log_scale is None:
             return jnp.zeros(())
         return copies * (self.log_scale.sum() - 0.5 * (self.visible_bias**2).sum())
+
+    def _first_log_prob(self, f: Array, is_binary: bool) -> Array:
+        """Return it, by products in halves where statistics are zeros and ones."""
+        sides = self.parts()
+        field = halves.field(f, sides.weight, is_binary) + sides.second_bias
+        return self._first_terms(sides, f) + layers.log_partition(sides.second, field)
 
     def _first_terms(self, sides: Sides, f: Array) -> Array:
         found = layers.log_base(sides.first, f) + f @ sides.first_bias

@@ -113,6 +113,14 @@ class RBM(Harmonium):
         """
         return self.first_log_prob(self.statistics(x))
 
+    def training_log_prob(self, x: Float[Array, "*batch visible"]) -> Float[Array, "*batch"]:
+        """Return the unnormalised log density of data, products of binary units in halves.
+
+        Args:
+            x: values, zeros and ones where units are binary.
+        """
+        return self._first_log_prob(self.statistics(x), layers.is_binary((self.units,)))
+
     def joint_log_prob(
         self, x: Float[Array, "*batch visible"], h: Float[Array, "*batch hidden"]
     ) -> Float[Array, "*batch"]:

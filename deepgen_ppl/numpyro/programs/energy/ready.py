@@ -20,6 +20,7 @@ from numpyro.contrib.module import eqx_module
 from deepgen_ppl import energies, normalising
 from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.flow_checks import whole
+from deepgen_ppl.halves import switch
 from deepgen_ppl.numpyro.data import as_key
 
 
@@ -64,6 +65,14 @@ class Energy(eqx.Module):
         """
         found = normalising.need_log_z(type(self).__name__, self.log_z)
         return self.unnormalised_log_prob(x) - found.log_evidence
+
+    def training_log_prob(self, x: Float[Array, "*batch *event"]) -> Float[Array, "*batch"]:
+        """Return the unnormalised log density of data as training takes it, perhaps less exactly.
+
+        Args:
+            x: values, of the base's support.
+        """
+        return self.unnormalised_log_prob(x)
 
     def chain_log_prob(self, state: Any) -> Float[Array, " chain"]:
         """Return the log density by which chains count: minus the energy of their visible values.
@@ -223,11 +232,11 @@ def run_chains(
     """Return the visible values of an energy's own chains after some sweeps from the base rates."""
     whole("num_chains", num_chains)
     whole("num_steps", num_steps)
-    return _chains_run(energy, as_key(seed), num_chains, jnp.asarray(num_steps))
+    return _chains_run(energy, as_key(seed), num_chains, jnp.asarray(num_steps), switch())
 
 
 @eqx.filter_jit
-def _chains_run(energy: Any, key: Array, num_chains: int, num_steps: Any) -> Array:
+def _chains_run(energy: Any, key: Array, num_chains: int, num_steps: Any, _: str) -> Array:
     keys = jax.random.split(key)
     state = energy.init_chains(keys[0], num_chains)
     return energy.visible(energy.step_chains(keys[1], state, num_steps))

@@ -31,6 +31,15 @@ def log_partition(
     return sum((_log_partition(units, part) for units, part in _cut(side, eta)), jnp.zeros(()))
 
 
+def is_binary(side: Sequence[Units]) -> bool:
+    """Tell whether the statistics of all layers of a side are zeros and ones.
+
+    Args:
+        side: its layers.
+    """
+    return all(units.kind != "gaussian" for units in side)
+
+
 def mean(side: Sequence[Units], eta: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
     """Return the mean statistics at natural parameters.
 
@@ -146,7 +155,10 @@ def _mean(units: Units, eta: Array) -> Array:
 
 def _draw(key: Array, units: Units, eta: Array, stream: int | Array) -> Array:
     if units.kind == "bernoulli":
-        return (uniform(key, eta.shape, stream) < jax.nn.sigmoid(eta)).astype(eta.dtype)
+        ones = (uniform(key, eta.shape, stream) < jax.nn.sigmoid(eta)).astype(eta.dtype)
+        # Their roots are the same numbers, and XLA, which takes a root for dear, then draws them
+        # once: without it each of several products draws them again.
+        return jnp.sqrt(ones)
     key = random.fold_in(key, stream)
     if units.kind == "gaussian":
         return eta + random.normal(key, eta.shape, eta.dtype)

@@ -61,6 +61,14 @@ class Energy(nn.Module):
         found = normalising.need_log_z(type(self).__name__, self.log_z)
         return self.unnormalised_log_prob(x) - found.log_evidence
 
+    def training_log_prob(self, x: Float[Tensor, "*batch *event"]) -> Float[Tensor, "*batch"]:
+        """Return the unnormalised log density of data as training takes it, perhaps less exactly.
+
+        Args:
+            x: values, of the base's support.
+        """
+        return self.unnormalised_log_prob(x)
+
     def chain_log_prob(self, state: Any) -> Float[Tensor, " chain"]:
         """Return the log density by which chains count: minus the energy of their visible values.
 
