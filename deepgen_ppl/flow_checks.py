@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+ORDERS = ("reverse", "random")
 ACTIVATIONS = ("relu", "tanh", "silu", "elu", "softplus", "sigmoid")
 _SHOWN = 8
 

@@ -111,6 +111,34 @@ def masks(
     return [(a[:, None] <= b[None, :]).astype(float) for a, b in pairwise(units)]
 
 
+def reorderings(features: int, layers: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Draw the order of features that each of several layers works in, as moves between them.
+
+    The first layer works in the order given; layers come in pairs, the second of which works in the
+    reverse of the first one's order, and each pair after the first one draws its own.
+
+    Args:
+        features: number of features.
+        layers: number of layers.
+        rng: source of the draws.
+
+    Returns:
+        What is done after each layer; all of them together do nothing.
+
+    Example:
+        >>> moves = reorderings(4, 3, np.random.default_rng(0))
+        >>> moves[0].tolist()
+        [3, 2, 1, 0]
+        >>> np.arange(4)[moves[0]][moves[1]][moves[2]].tolist()
+        [0, 1, 2, 3]
+    """
+    orders = [np.arange(features)]
+    for number in range(1, layers):
+        orders.append(orders[-1][::-1] if number % 2 else rng.permutation(features))
+    orders.append(orders[0])
+    return [np.argsort(before)[after] for before, after in pairwise(orders)]
+
+
 def initial_convolutions(
     seed: int | np.random.Generator, inputs: int, outputs: int, channels: int, context: int = 0
 ) -> Weights:

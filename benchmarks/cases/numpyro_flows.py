@@ -54,7 +54,7 @@ def theirs_of(name: str, size: int, seed: int = 0):
             jax.random.key(seed), transformer=bijections.Affine(), flow_layers=5, **options
         )
     else:
-        spline = bijections.RationalQuadraticSpline(knots=8, interval=5)
+        spline = bijections.RationalQuadraticSpline(knots=7, interval=5)  # inner knots of 8 bins
         moved = spline if name == "nsf" else bijections.Affine()
         flow = theirs.coupling_flow(
             jax.random.key(seed), transformer=moved, flow_layers=8, **options

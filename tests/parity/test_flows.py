@@ -50,3 +50,14 @@ def test_flows_of_equal_seeds_are_equal(name: str) -> None:
     agree(*(on.log_prob(b, x, c) for b, (_, on) in zip(built, SIDES, strict=True)))
     ours, theirs = (on.gradients(b, x, c)[0] for b, (_, on) in zip(built, SIDES, strict=True))
     equal_weights(ours, theirs)
+
+
+def test_random_orders_of_equal_seeds_are_equal() -> None:
+    """The orders too, which no weight shows: densities of five layers after the same noise."""
+    options: dict[str, Any] = {"transforms": 5, "hidden": (8,), "order": "random", "seed": 3}
+    built = [on.perturbed(dg.flows.RealNVP(6, **options)) for dg, on in SIDES]
+    x = points(5, 6)
+    ours, theirs = (on.log_prob(b, x) for b, (_, on) in zip(built, SIDES, strict=True))
+    agree(ours, theirs)
+    reversing = on_numpyro.flows.RealNVP(6, **(options | {"order": "reverse"}))
+    assert np.abs(flows_numpyro.log_prob(flows_numpyro.perturbed(reversing), x) - ours).max() > 0.01

@@ -225,6 +225,26 @@ def test_gradients_reach_every_parameter_and_the_context(dg: Any, on: Any, name:
             assert np.any(gradient != 0), parameter
 
 
+@pytest.mark.parametrize("name", ["NICE", "RealNVP", "MAF"])
+def test_random_orders_begin_as_the_identity_and_invert(dg: Any, on: Any, name: str) -> None:
+    """Each layer works in an order of its own; what is moved in between comes back at the end."""
+    options: dict[str, Any] = {"order": "random", "hidden": (8,)}
+    z = points(5, 6)
+    for transforms in (1, 5):
+        flow = FLOWS[name](dg.flows, 6, 0, transforms=transforms, **options)
+        close(on.push(flow.layer, z)[0], z.astype(np.float32), 1e-6)
+    built = [
+        on.perturbed(FLOWS[name](dg.flows, 6, 0, transforms=5, seed=seed, **options))
+        for seed in (0, 0, 1)
+    ]
+    x, again, other = (on.push(flow.layer, z) for flow in built)
+    close(x[0], again[0])
+    assert np.abs(x[0] - other[0]).max() > 1e-2
+    back, log_det = on.pull(built[0].layer, x[0])
+    close(back, z, 1e-4)
+    close(-log_det, x[1], 1e-4)
+
+
 def test_expanding_and_masking_keep_the_density(dg: Any, on: Any) -> None:
     flow = on.perturbed(dg.flows.IAF(2, hidden=(8,), transforms=2))
     kept, plain = on.expanded_log_prob(flow, (3,))
@@ -321,6 +341,8 @@ BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bins": (lambda f: f.NSF(2, bins=0), "bins must be"),
     "bound": (lambda f: f.NSF(2, bound=-1.0), "bound must be a positive number"),
     "order": (lambda f: f.Permutation((0, 0)), "each of 0 to 1 once"),
+    "order of a flow": (lambda f: f.MAF(2, order="any"), "order must be 'reverse' or 'random'"),
+    "clamp": (lambda f: f.RealNVP(2, clamp=0.0), "clamp must be a positive number"),
     "scale": (lambda f: f.Standardise(np.zeros(2), np.array([1.0, 0.0])), "do not vary"),
     "direction": (lambda f: f.Autoregressive(2, fast="both"), "fast must be"),
     "events": (lambda f: f.Chain([f.Reverse(2), f.Reverse(3)]), "event shape"),

@@ -30,7 +30,7 @@ class Affine:
         [1.0, 1.0]
     """
 
-    bound: float = 5.0
+    bound: float = 2.0
 
     def __post_init__(self) -> None:
         flow_checks.positive("bound", self.bound)

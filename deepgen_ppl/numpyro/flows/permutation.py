@@ -63,9 +63,15 @@ class Permutation(Layer):
 
     def push(self, z: Array, context: Context = None) -> Pushed:
         """Put the features in order."""
-        return jnp.take(z, jnp.asarray(self.order), -1), jnp.zeros(z.shape[:-1], z.dtype)
+        return reorder(z, jnp.asarray(self.order)), jnp.zeros(z.shape[:-1], z.dtype)
 
     def pull(self, x: Array, context: Context = None) -> Pushed:
         """Put the features back."""
         back = jnp.argsort(jnp.asarray(self.order))
-        return jnp.take(x, back, -1), jnp.zeros(x.shape[:-1], x.dtype)
+        return reorder(x, back), jnp.zeros(x.shape[:-1], x.dtype)
+
+
+def reorder(value: Array, order: Array) -> Array:
+    """Return the features in an order, moved as rows: gradients then move whole rows too."""
+    rows = jnp.moveaxis(value, -1, 0)
+    return jnp.moveaxis(jnp.take(rows, order, 0, unique_indices=True, mode="clip"), 0, -1)

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from deepgen_ppl import flow_checks
+from deepgen_ppl import flow_checks, networks
 from deepgen_ppl.pyro.flows.actnorm import ActNorm
 from deepgen_ppl.pyro.flows.affine import Additive, Affine
 from deepgen_ppl.pyro.flows.autoregressive import Autoregressive
 from deepgen_ppl.pyro.flows.coupling import Coupling
 from deepgen_ppl.pyro.flows.flow import Flow
 from deepgen_ppl.pyro.flows.layer import Chain, Layer, Stack
-from deepgen_ppl.pyro.flows.permutation import Reverse
+from deepgen_ppl.pyro.flows.permutation import Permutation, Reverse
 from deepgen_ppl.pyro.flows.spline import Spline
 
 
@@ -29,12 +29,32 @@ def stacked(
     return Chain((body, *ends)) if ends else body
 
 
+def ordered(
+    make: Callable[[np.random.Generator], Layer],
+    features: int,
+    transforms: int,
+    order: str,
+    seed: int,
+    *ends: Layer,
+) -> Layer:
+    """Return layers as `stacked` does, with the features in another order after each of them."""
+    flow_checks.whole("transforms", transforms)
+    flow_checks.choice("order", order, flow_checks.ORDERS)
+    moves: list[Layer] = [Reverse(features) for _ in range(transforms)]
+    if order == "random":
+        drawn = networks.reorderings(features, transforms, np.random.default_rng((seed, 1)))
+        moves = [Permutation(tuple(move.tolist())) for move in drawn]
+    after = iter(moves)
+    return stacked(lambda rng: Chain((make(rng), next(after))), transforms, seed, *ends)
+
+
 def NICE(
     features: int,
     context: int = 0,
     *,
     transforms: int = 4,
     hidden: Sequence[int] = (64, 64),
+    order: str = "random",
     activation: str = "relu",
     support: Any = None,
     seed: int = 0,
@@ -46,6 +66,8 @@ def NICE(
         context: number of context features.
         transforms: number of couplings.
         hidden: units of each hidden layer.
+        order: what is done with the features after each layer: "reverse" turns their order round,
+            "random" draws a new one (by `seed`) after every second layer.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -64,12 +86,10 @@ def NICE(
 
     def make(rng: np.random.Generator) -> Layer:
         options: dict[str, Any] = {"activation": activation, "seed": rng}
-        return Chain(
-            (Coupling(features, context, Additive(), hidden, **options), Reverse(features))
-        )
+        return Coupling(features, context, Additive(), hidden, **options)
 
     flow_checks.sizes(features, context, hidden, 2, "NICE")
-    return Flow(stacked(make, transforms, seed, ActNorm(features)), support)
+    return Flow(ordered(make, features, transforms, order, seed, ActNorm(features)), support)
 
 
 def RealNVP(
@@ -78,6 +98,8 @@ def RealNVP(
     *,
     transforms: int = 4,
     hidden: Sequence[int] = (64, 64),
+    order: str = "random",
+    clamp: float = 2.0,
     activation: str = "relu",
     support: Any = None,
     seed: int = 0,
@@ -89,6 +111,9 @@ def RealNVP(
         context: number of context features.
         transforms: number of couplings.
         hidden: units of each hidden layer.
+        order: what is done with the features after each layer: "reverse" turns their order round,
+            "random" draws a new one (by `seed`) after every second layer.
+        clamp: largest absolute log scale of a layer, reached softly.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -107,10 +132,11 @@ def RealNVP(
 
     def make(rng: np.random.Generator) -> Layer:
         options: dict[str, Any] = {"activation": activation, "seed": rng}
-        return Chain((Coupling(features, context, Affine(), hidden, **options), Reverse(features)))
+        return Coupling(features, context, Affine(clamp), hidden, **options)
 
+    flow_checks.positive("clamp", clamp)
     flow_checks.sizes(features, context, hidden, 2, "RealNVP")
-    return Flow(stacked(make, transforms, seed), support)
+    return Flow(ordered(make, features, transforms, order, seed), support)
 
 
 def NSF(
@@ -122,6 +148,7 @@ def NSF(
     bins: int = 8,
     bound: float = 5.0,
     autoregressive: bool = False,
+    order: str = "random",
     activation: str = "relu",
     support: Any = None,
     seed: int = 0,
@@ -137,6 +164,8 @@ def NSF(
         bound: splines are the identity outside of (-bound, bound): standardise the data.
         autoregressive: whether each feature is moved given all before it, with fast densities,
             rather than one half given the other.
+        order: what is done with the features after each layer: "reverse" turns their order round,
+            "random" draws a new one (by `seed`) after every second layer.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -157,12 +186,11 @@ def NSF(
     kind: Any = Autoregressive if autoregressive else Coupling
 
     def make(rng: np.random.Generator) -> Layer:
-        layer = kind(features, context, spline, hidden, activation=activation, seed=rng)
-        return Chain((layer, Reverse(features)))
+        return kind(features, context, spline, hidden, activation=activation, seed=rng)
 
     least = 1 if autoregressive else 2
     flow_checks.sizes(features, context, hidden, least, "NSF by couplings")
-    return Flow(stacked(make, transforms, seed), support)
+    return Flow(ordered(make, features, transforms, order, seed), support)
 
 
 def MAF(
@@ -171,6 +199,8 @@ def MAF(
     *,
     transforms: int = 4,
     hidden: Sequence[int] = (64, 64),
+    order: str = "reverse",
+    clamp: float = 2.0,
     activation: str = "relu",
     support: Any = None,
     seed: int = 0,
@@ -182,6 +212,9 @@ def MAF(
         context: number of context features.
         transforms: number of layers.
         hidden: units of each hidden layer.
+        order: what is done with the features after each layer: "reverse" turns their order round,
+            "random" draws a new one (by `seed`) after every second layer.
+        clamp: largest absolute log scale of a layer, reached softly.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -201,10 +234,10 @@ def MAF(
 
     def make(rng: np.random.Generator) -> Layer:
         options: dict[str, Any] = {"activation": activation, "seed": rng}
-        layer = Autoregressive(features, context, Affine(), hidden, **options)
-        return Chain((layer, Reverse(features)))
+        return Autoregressive(features, context, Affine(clamp), hidden, **options)
 
-    return Flow(stacked(make, transforms, seed), support)
+    flow_checks.positive("clamp", clamp)
+    return Flow(ordered(make, features, transforms, order, seed), support)
 
 
 def IAF(
@@ -213,6 +246,8 @@ def IAF(
     *,
     transforms: int = 4,
     hidden: Sequence[int] = (64, 64),
+    order: str = "reverse",
+    clamp: float = 2.0,
     activation: str = "relu",
     support: Any = None,
     seed: int = 0,
@@ -224,6 +259,9 @@ def IAF(
         context: number of context features.
         transforms: number of layers.
         hidden: units of each hidden layer.
+        order: what is done with the features after each layer: "reverse" turns their order round,
+            "random" draws a new one (by `seed`) after every second layer.
+        clamp: largest absolute log scale of a layer, reached softly.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -243,7 +281,7 @@ def IAF(
 
     def make(rng: np.random.Generator) -> Layer:
         options: dict[str, Any] = {"activation": activation, "seed": rng}
-        layer = Autoregressive(features, context, Affine(), hidden, fast="push", **options)
-        return Chain((layer, Reverse(features)))
+        return Autoregressive(features, context, Affine(clamp), hidden, fast="push", **options)
 
-    return Flow(stacked(make, transforms, seed), support)
+    flow_checks.positive("clamp", clamp)
+    return Flow(ordered(make, features, transforms, order, seed), support)

@@ -61,8 +61,8 @@ class Permutation(Layer):
 
     def push(self, z: Tensor, context: Context = None) -> Pushed:
         """Put the features in order."""
-        return z[..., self.order], z.new_zeros(z.shape[:-1])
+        return z.index_select(-1, self.order), z.new_zeros(z.shape[:-1])
 
     def pull(self, x: Tensor, context: Context = None) -> Pushed:
         """Put the features back."""
-        return x[..., torch.argsort(self.order)], x.new_zeros(x.shape[:-1])
+        return x.index_select(-1, torch.argsort(self.order)), x.new_zeros(x.shape[:-1])
