@@ -59,5 +59,6 @@ def test_random_orders_of_equal_seeds_are_equal() -> None:
     x = points(5, 6)
     ours, theirs = (on.log_prob(b, x) for b, (_, on) in zip(built, SIDES, strict=True))
     agree(ours, theirs)
-    reversing = on_numpyro.flows.RealNVP(6, **(options | {"order": "reverse"}))
+    other: dict[str, Any] = options | {"order": "reverse"}
+    reversing = on_numpyro.flows.RealNVP(6, **other)
     assert np.abs(flows_numpyro.log_prob(flows_numpyro.perturbed(reversing), x) - ours).max() > 0.01
