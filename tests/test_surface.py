@@ -24,6 +24,7 @@ ONE_WING_ONLY_FILES: dict[str, set[str]] = {
         "kernels/blackjax.py",
         "programs/energy/bits.py",
         "programs/energy/halves.py",
+        "slices.py",
     },
     "pyro": {
         "autoguides.py",

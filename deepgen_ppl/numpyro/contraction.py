@@ -11,7 +11,9 @@ import numpy as np
 from jax import Array, lax, random
 from jaxtyping import Float, Int
 
+from deepgen_ppl.numpyro import slices
 from deepgen_ppl.plans import Loop, Plan, Slot, Step
+from deepgen_ppl.slices import Layout
 
 Table = Array | tuple[Array, ...]
 """Tables of a stack, `(*cards, G, M)`, or one by one, G of `(*cards, 1, M)`."""
@@ -20,7 +22,7 @@ Tables = Sequence[Table]
 """Tables of each stack of a plan; M may be 1 where all parts share them."""
 
 
-def log_sum(plan: Plan, tables: Tables) -> Float[Array, " M"]:
+def log_sum(plan: Plan, tables: Tables, layout: Layout | None = None) -> Float[Array, " M"]:
     r"""Return the log of the sum, over all states, of the product of all tables.
 
     \[ \log Z = \log \sum_x \exp \sum_f \phi_f(x_f) \]
@@ -31,42 +33,78 @@ def log_sum(plan: Plan, tables: Tables) -> Float[Array, " M"]:
 
     Args:
         plan: how the graph is summed out.
-        tables: tables of each stack.
+        tables: tables of each stack; not one by one with a layout.
+        layout: how the plan is laid out, None to run it step by step.
     """
-    return _forward(plan, tables, _log_sum_exp)[1]
+    if layout is not None:
+        return slices.forwards(layout, jax.tree.leaves(tables), log_sum_exp).log_sum
+    return _forward(plan, tables, log_sum_exp)[1]
 
 
-def best(plan: Plan, tables: Sequence[Array]) -> tuple[Int[Array, "d M"], Float[Array, " M"]]:
+def best(
+    plan: Plan, tables: Sequence[Array], layout: Layout | None = None
+) -> tuple[Int[Array, "d M"], Float[Array, " M"]]:
     """Return the most probable states of all variables together, and their sum of tables.
 
     Args:
         plan: how the graph is summed out.
         tables: tables of each stack.
+        layout: how the plan is laid out, None to run it step by step.
     """
-    arrays, value = _forward(plan, tables, _max)
-    states = _backward(plan, arrays, lambda scores, _: jnp.argmax(scores, 0), random.key(0))
-    return states, value
+    value, back = _summed_out(plan, tables, layout, _max)
+    return back(lambda scores, _: jnp.argmax(scores, 0), random.key(0)), value
 
 
-def draw(plan: Plan, tables: Sequence[Array], keys: Array) -> Int[Array, "S d M"]:
+def draw(
+    plan: Plan, tables: Sequence[Array], keys: Array, layout: Layout | None = None
+) -> Int[Array, "S d M"]:
     """Draw all variables together, exactly: forwards sums, and states drawn on the way back.
 
     Args:
         plan: how the graph is summed out.
         tables: tables of each stack.
         keys: a key for each of S draws.
+        layout: how the plan is laid out, None to run it step by step.
     """
-    arrays, _ = _forward(plan, tables, _log_sum_exp)
+    _, back = _summed_out(plan, tables, layout, log_sum_exp)
 
     def pick(scores: Array, key: Array) -> Array:
         return jnp.argmax(scores + random.gumbel(key, scores.shape, scores.dtype), 0)
 
-    return jax.vmap(lambda key: _backward(plan, arrays, pick, key))(keys)
+    return jax.vmap(lambda key: back(pick, key))(keys)
+
+
+def log_sum_exp(total: Array) -> Array:
+    """Return the log of the sum of the exponentials along the first axis.
+
+    Args:
+        total: numbers, minus infinity among them, of shape (K, *rest).
+    """
+    top = lax.stop_gradient(jnp.max(total, axis=0))
+    top = jnp.where(jnp.isfinite(top), top, 0.0)
+    mass = jnp.sum(jnp.exp(total - top), axis=0)
+    empty = mass == 0
+    return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1.0, mass))) + top
+
+
+_Reduce = Callable[[Array], Array]
+_Pick = Callable[[Array, Array], Array]
+"""Scores of states along the first axis and a key to states."""
+
+
+def _summed_out(
+    plan: Plan, tables: Sequence[Array], layout: Layout | None, reduce: _Reduce
+) -> tuple[Float[Array, " M"], Callable[[_Pick, Array], Int[Array, "d M"]]]:
+    """Return the sum over all states, and what chooses the states on the way back."""
+    if layout is None:
+        arrays, value = _forward(plan, tables, reduce)
+        return value, lambda pick, key: _backward(plan, arrays, pick, key)
+    done = slices.forwards(layout, tables, reduce)
+    count = len(plan.cards)
+    return done.log_sum, lambda pick, key: slices.backwards(layout, done.flat, count, pick, key)
 
 
 # ------------------------------------------------------------------------------------- forwards
-
-_Reduce = Callable[[Array], Array]
 
 
 def _forward(plan: Plan, tables: Tables, reduce: _Reduce) -> tuple[dict[int, Any], Array]:
@@ -111,14 +149,6 @@ def _aligned(table: Array, axes: tuple[int, ...], rank: int) -> Array:
     table = jnp.transpose(table, (*order, len(axes), len(axes) + 1))
     missing = [axis for axis in range(rank) if axis not in axes]
     return jnp.expand_dims(table, missing)
-
-
-def _log_sum_exp(total: Array) -> Array:
-    top = lax.stop_gradient(jnp.max(total, axis=0))
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
-    mass = jnp.sum(jnp.exp(total - top), axis=0)
-    empty = mass == 0
-    return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1.0, mass))) + top
 
 
 def _max(total: Array) -> Array:
@@ -208,8 +238,6 @@ def _loop_start(loop: Loop, arrays: dict[int, Any], width: int) -> dict[int, Arr
 
 
 # ------------------------------------------------------------------------------------ backwards
-
-_Pick = Callable[[Array, Array], Array]
 
 
 def _backward(plan: Plan, arrays: dict[int, Any], pick: _Pick, key: Array) -> Int[Array, "d M"]:

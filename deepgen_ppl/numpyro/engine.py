@@ -12,9 +12,10 @@ import numpy as np
 from jax import Array, lax, random
 from jaxtyping import Float, Int
 
-from deepgen_ppl.numpyro import contraction, linear
+from deepgen_ppl.numpyro import contraction, linear, slices
 from deepgen_ppl.plans import Loop, Plan, chunk_of
 from deepgen_ppl.products import few, patched, products_of
+from deepgen_ppl.slices import layout_of
 
 Tables = Sequence[np.ndarray]
 """Log tables of each stack of a plan, `(*cards, G, M)`; M is 1 where the parts share them."""
@@ -39,9 +40,10 @@ def log_sums(plan: Plan, tables: Tables) -> Float[np.ndarray, " M"]:
     Cost:
         One pass; compiling takes 0.1 to 10 s the first time a plan meets tables of these shapes.
     """
+    layout = layout_of(plan, num_parts(tables))
 
     def chunk(tables: list[Array], weights: Array, key: Array) -> tuple[Array, tuple[()]]:
-        return contraction.log_sum(plan, tables), ()
+        return contraction.log_sum(plan, tables, layout), ()
 
     products = products_of(plan)
     if products is None:
@@ -94,11 +96,21 @@ def marginals(
         chosen = [_apart(tables[number]) if apart else tables[number] for number in wanted]
         slopes, found = jax.grad(total, has_aux=True)(chosen)
         slopes = [jnp.concatenate(s, axis=-2) if apart else s for s in slopes]
+        return parted(found, slopes)
+
+    def sliced(tables: list[Array], weights: Array, key: Array) -> tuple[Any, list[Array]]:
+        return parted(*slices.marginals(layout, tables, wanted, weights, contraction.log_sum_exp))
+
+    def parted(found: Any, slopes: Sequence[Array]) -> tuple[Any, list[Array]]:
+        """Keep the slopes of single parts apart from those that are added up."""
         pairs = list(zip(wanted, slopes, strict=True))
         return (found, [s for n, s in pairs if n in own]), [s for n, s in pairs if n not in own]
 
+    layout = layout_of(plan, num_parts(tables))
+    plain = chunk if layout is None else sliced
+
     def whole() -> tuple[Any, Any]:
-        return _run(plan, "marginals", tuple(wanted), tables, chunk, weights)
+        return _run(plan, "marginals", tuple(wanted), tables, plain, weights)
 
     products = products_of(plan)
     if products is None:
@@ -106,9 +118,7 @@ def marginals(
     else:
 
         def fast(tables: list[Array], weights: Array, key: Array) -> tuple[Any, list[Array]]:
-            sums, slopes = linear.marginals(products, tables, wanted, weights)
-            pairs = list(zip(wanted, slopes, strict=True))
-            return (sums, [s for n, s in pairs if n in own]), [s for n, s in pairs if n not in own]
+            return parted(*linear.marginals(products, tables, wanted, weights))
 
         name, static = "products and marginals", tuple(wanted)
         ((found, sound), each), summed = _run(plan, name, static, tables, fast, weights)
@@ -116,7 +126,7 @@ def marginals(
         if len(lost) and (summed or len(lost) == len(sound)):
             (found, each), summed = whole()
         elif len(lost):
-            part = few(tables, lost), chunk, None if weights is None else few([weights], lost)[0]
+            part = few(tables, lost), plain, None if weights is None else few([weights], lost)[0]
             (more, slopes), _ = _run(plan, "marginals", static, *part)
             found = patched(found, more, lost)
             each = [patched(s, m, lost) for s, m in zip(each, slopes, strict=True)]
@@ -131,9 +141,10 @@ def best(plan: Plan, tables: Tables) -> tuple[Int[np.ndarray, "d M"], Float[np.n
         plan: how a part is summed out.
         tables: tables of each stack.
     """
+    layout = layout_of(plan, num_parts(tables))
 
     def chunk(tables: list[Array], weights: Array, key: Array) -> tuple[Any, tuple[()]]:
-        return contraction.best(plan, tables), ()
+        return contraction.best(plan, tables, layout), ()
 
     return _run(plan, "best", (), tables, chunk)[0]
 
@@ -147,9 +158,10 @@ def draws(plan: Plan, tables: Tables, num_samples: int, seed: int) -> Int[np.nda
         num_samples: number S of draws of each part.
         seed: seeds them.
     """
+    layout = layout_of(plan, num_parts(tables))
 
     def chunk(tables: list[Array], weights: Array, key: Array) -> tuple[Array, tuple[()]]:
-        return contraction.draw(plan, tables, random.split(key, num_samples)), ()
+        return contraction.draw(plan, tables, random.split(key, num_samples), layout), ()
 
     return _run(plan, "draws", (num_samples,), tables, chunk, seed=seed)[0]
 
@@ -164,11 +176,11 @@ def slopes(plan: Plan, tables: Tables, directions: Tables) -> Float[np.ndarray, 
         tables: tables of each stack.
         directions: a finite direction for each table, of the same shapes.
     """
-    count = len(tables)
+    count, layout = len(tables), layout_of(plan, num_parts(tables))
 
     def chunk(both: list[Array], weights: Array, key: Array) -> tuple[Array, tuple[()]]:
         moved = tuple(both[:count]), tuple(both[count:])
-        slope = jax.jvp(lambda *tables: contraction.log_sum(plan, tables), *moved)[1]
+        slope = jax.jvp(lambda *tables: contraction.log_sum(plan, tables, layout), *moved)[1]
         return slope, ()
 
     return _run(plan, "slopes", (), [*tables, *directions], chunk)[0]
@@ -194,7 +206,8 @@ def _run(
     count = -(-width // size)
     dtype = jnp.result_type(float)
     shared = tuple(table.shape[-1] == 1 for table in tables)
-    key = (plan.key, name, static, width, shared, str(dtype))
+    sliced = layout_of(plan, width) is not None
+    key = (plan.key, name, static, width, shared, str(dtype), sliced)
     if key not in _KEPT:
 
         def chunks(tables: list[Array], weights: Array, key: Array) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from deepgen_ppl.numpyro.discrete import read_coordinates, values_of
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.tables import Tables, element_log_probs
 from deepgen_ppl.numpyro.terms import MOST_ENUMERATED, Terms
+from deepgen_ppl.slices import layout_of
 from deepgen_ppl.tabulation import unobserved_name
 
 _PREPARED: WeakKeyDictionary[Program, dict[int, Sources]] = WeakKeyDictionary()
@@ -106,7 +107,7 @@ def summed_out(sources: Sources, run: Callable[[dict[str, Array]], Mapping[str, 
     values, rows = [first[sources.constants]], [sources.constant_rows]
     for part in sources.parts:
         tables = [jnp.zeros(place.shape) if blank else flat[place] for place, blank in part.tables]
-        values.append(log_sum(part.plan, tables))
+        values.append(log_sum(part.plan, tables, layout_of(part.plan)))
         rows.append(part.rows)
     where = np.concatenate(rows) + 1
     total = jnp.zeros(sources.num_rows + 1).at[where].add(jnp.concatenate(values))

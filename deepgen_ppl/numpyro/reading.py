@@ -126,14 +126,15 @@ def _traced(
     full = read_once(fn, inputs, role)
     _check_full(full, batch_size)
     transforms = _transforms(fn, inputs, role, full)
-    cut, rows = _read_cut(fn, inputs, role, num_rows, batch_size, data_plates)
+    cut, rows = None, 0
+    if batch_size is not None or full.plates or full.params:  # without, nothing follows the rows
+        cut, rows = _read_cut(fn, inputs, role, num_rows, batch_size, data_plates)
     follows = _following(full, cut, num_rows, rows)
     tables = _tables(full, cut)
-    outside: tuple[str, ...] = ()
-    if cut is not None:
-        outside = _outside(fn, inputs, role, full, cut, follows, tuple(tables))
     if batch_size is not None and batch_size != num_rows:
-        checks.check_outside(outside, batch_size, num_rows or 0)
+        if cut is not None:
+            outside = _outside(fn, inputs, role, full, cut, follows, tuple(tables))
+            checks.check_outside(outside, batch_size, num_rows or 0)
         if role == "model" and not follows:
             checks.check_outside(
                 [s for s in full.sites if full.sites[s].role != "latent"], batch_size, num_rows or 0
@@ -155,7 +156,6 @@ def _traced(
         tables,
         full.state,
         num_rows,
-        outside,
         full.fixed,
     )
     leaves = jax.tree.leaves(list(full.constraints.values()))
