@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+
+from deepgen_ppl.net_checks import wrong_row
 
 _TOKEN = re.compile(
     r"//[^\n]*|/\*.*?\*/|(?P<token>\"[^\"\n]*\"|[{}()\[\]|,;]|[^\s{}()\[\]|,;\"]+)|\n|[^\S\n]+|.",
@@ -47,11 +49,11 @@ def parse(text: str) -> Content:
         text: The text.
 
     Returns:
-        States, parents and tables, not yet checked to be those of a network.
+        States, parents and tables; whether parents make a cycle is not yet checked.
 
     Raises:
-        ValueError: The text is malformed; the message has the line, what was expected there and
-            what was found.
+        ValueError: The text is malformed, or a row of a table is no distribution; the message has
+            the line, what was expected there and what was found.
 
     Cost: Linear in the text; about a second for 400,000 probabilities.
 
@@ -279,12 +281,12 @@ def _probability(tokens: _Tokens, content: Content) -> None:
         tokens.mark(")")
     tokens.mark("{")
     shape = tuple(len(content.states[v]) for v in (*above, name))
-    table = np.full(shape, np.nan)
+    table, lines = np.full(shape, np.nan), np.zeros(shape[:-1], int)
     places = [{label: i for i, label in enumerate(content.states[p])} for p in above]
     entries: dict[str | None, Callable[[], None]] = {
-        "table": lambda: _whole_table(tokens, name, table),
-        "default": lambda: _default_row(tokens, name, table),
-        "(": lambda: _row(tokens, name, above, places, table),
+        "table": lambda: _whole_table(tokens, name, table, lines),
+        "default": lambda: _default_row(tokens, name, table, lines),
+        "(": lambda: _row(tokens, name, above, places, table, lines),
         "property": lambda: tokens.skip("a property"),
     }
     while (entry := entries.get(tokens.peek())) is not None:
@@ -296,6 +298,9 @@ def _probability(tokens: _Tokens, content: Content) -> None:
         labels = [content.states[p][i] for p, i in zip(above, missing[0], strict=True)]
         where = f" for ({', '.join(labels)})" if above else ""
         _fail(line, f"expected the probabilities of '{name}'{where} before the block ends")
+    wrong = wrong_row(name, content.states, above, table)
+    if wrong is not None:
+        _fail(int(lines[wrong[0]]), wrong[1].removesuffix("."))
     content.parents[name], content.tables[name] = tuple(above), table
 
 
@@ -305,6 +310,7 @@ def _row(
     above: list[str],
     places: list[dict[str, int]],
     table: Float[np.ndarray, "..."],
+    lines: Int[np.ndarray, "..."],
 ) -> None:
     tokens.mark("(")
     line = tokens.line
@@ -318,22 +324,27 @@ def _row(
     index = tuple(place[label] for place, label in zip(places, labels, strict=True))
     if not np.isnan(table[index]).any():
         _fail(line, f"the probabilities of '{name}' for ({', '.join(labels)}) stand a second time")
-    table[index] = _counted(tokens, name, table.shape[-1], line)
+    table[index], lines[index] = _counted(tokens, name, table.shape[-1], line), line
 
 
-def _default_row(tokens: _Tokens, name: str, table: Float[np.ndarray, "..."]) -> None:
+def _default_row(
+    tokens: _Tokens, name: str, table: Float[np.ndarray, "..."], lines: Int[np.ndarray, "..."]
+) -> None:
     line = tokens.line
     tokens.mark("default")
     row = _counted(tokens, name, table.shape[-1], line)
+    lines[np.isnan(table).any(-1)] = line
     table[...] = np.where(np.isnan(table), row, table)
 
 
-def _whole_table(tokens: _Tokens, name: str, table: Float[np.ndarray, "..."]) -> None:
+def _whole_table(
+    tokens: _Tokens, name: str, table: Float[np.ndarray, "..."], lines: Int[np.ndarray, "..."]
+) -> None:
     line = tokens.line
     tokens.mark("table")
     values = np.array(_counted(tokens, name, table.size, line))
     own_first = values.reshape(table.shape[-1], *table.shape[:-1])  # the last parent runs fastest
-    table[...] = np.moveaxis(own_first, 0, -1)
+    table[...], lines[...] = np.moveaxis(own_first, 0, -1), line
 
 
 def _counted(tokens: _Tokens, name: str, count: int, line: int) -> list[float]:

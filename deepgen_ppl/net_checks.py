@@ -66,27 +66,50 @@ def checked_table(
             f"The table of '{variable}' has the shape {array.shape}; its axes are its parents in "
             f"order and its own states, ({axes}), the shape {expected}."
         )
-    for wrong, what in ((~np.isfinite(array), "not finite"), (array < 0, "negative")):
-        if wrong.any():
-            index = tuple(np.argwhere(wrong)[0])
-            where = _where(states, parents, index)
-            raise ValueError(
-                f"The table of '{variable}' is {what}, {array[index]}, for "
-                f"{variable}={states[variable][index[-1]]}{where}."
-            )
+    wrong = wrong_row(variable, states, parents, array)
+    if wrong is not None:
+        raise ValueError(wrong[1])
     sums = array.sum(-1, keepdims=True)
-    off = np.abs(sums[..., 0] - 1)
-    if off.max() > _TOLERANCE:
-        index = np.unravel_index(off.argmax(), off.shape)
-        where = _where(states, parents, index).replace(" given", " for", 1)
-        raise ValueError(
-            f"The probabilities of '{variable}'{where} sum to {sums[..., 0][index]:.9g}, and have "
-            f"to sum to one within {_TOLERANCE:g}."
-        )
     close = np.abs(sums - 1) <= array.shape[-1] * np.finfo(np.float64).eps  # normalised already
     array = np.where(close, array, array / sums)
     array.flags.writeable = False
     return array
+
+
+def wrong_row(
+    variable: str, states: Mapping[str, Sequence[str]], parents: Sequence[str], table: np.ndarray
+) -> tuple[tuple[int, ...], str] | None:
+    """The place and what is wrong of a row that is no distribution, None where all rows are some.
+
+    Args:
+        variable: Whose table it is.
+        states: States of each variable.
+        parents: Its parents.
+        table: Numbers of the right shape.
+
+    Example:
+        >>> states = {"rain": ("yes", "no"), "wet": ("yes", "no")}
+        >>> wrong_row("wet", states, ["rain"], np.array([[0.5, 0.5], [0.5, 0.7]]))[0]
+        (1,)
+    """
+    for wrong, what in ((~np.isfinite(table), "not finite"), (table < 0, "negative")):
+        if wrong.any():
+            index = tuple(map(int, np.argwhere(wrong)[0]))
+            where = _where(states, parents, index)
+            return index[:-1], (
+                f"The table of '{variable}' is {what}, {table[index]}, for "
+                f"{variable}={states[variable][index[-1]]}{where}."
+            )
+    sums = table.sum(-1)
+    off = np.abs(sums - 1)
+    if off.max() <= _TOLERANCE:
+        return None
+    index = tuple(map(int, np.unravel_index(off.argmax(), off.shape)))
+    where = _where(states, parents, index).replace(" given", " for", 1)
+    return index, (
+        f"The probabilities of '{variable}'{where} sum to {sums[index]:.9g}, and have to sum to "
+        f"one within {_TOLERANCE:g}."
+    )
 
 
 def _where(states: Mapping[str, Sequence[str]], parents: Sequence[str], index: Sequence) -> str:

@@ -96,9 +96,9 @@ def laid_out(plan: Plan) -> Layout:
 
     Example:
         >>> from deepgen_ppl.contraction import plan_of
-        >>> layout = laid_out(plan_of([2, 3], [(0, 1)]))
-        >>> layout.size, [loop.variables.tolist() for loop in layout.loops]
-        (15, [[[1], [0]]])
+        >>> layout = laid_out(plan_of([2] * 3, [(0, 1), (1, 2)]))
+        >>> layout.size, [loop.places.shape for loop in layout.loops]
+        (22, [(3, 3, 2, 1, 2)])
     """
     sizes = [math.prod(stack.cards) * len(stack.members) for stack in plan.stacks]
     starts = [2, *(2 + np.cumsum(sizes)).tolist()]

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from deepgen_ppl.numpyro import contraction, linear, slices
 from deepgen_ppl.plans import Loop, Plan, chunk_of
 from deepgen_ppl.products import few, patched, products_of
-from deepgen_ppl.slices import layout_of
+from deepgen_ppl.slices import laid_out, layout_of
 
 Tables = Sequence[np.ndarray]
 """Log tables of each stack of a plan, `(*cards, G, M)`; M is 1 where the parts share them."""
@@ -99,7 +99,8 @@ def marginals(
         return parted(found, slopes)
 
     def sliced(tables: list[Array], weights: Array, key: Array) -> tuple[Any, list[Array]]:
-        return parted(*slices.marginals(layout, tables, wanted, weights, contraction.log_sum_exp))
+        options = wanted, weights, contraction.log_sum_exp
+        return parted(*slices.marginals(layout or laid_out(plan), tables, *options))
 
     def parted(found: Any, slopes: Sequence[Array]) -> tuple[Any, list[Array]]:
         """Keep the slopes of single parts apart from those that are added up."""

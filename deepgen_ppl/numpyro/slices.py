@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def forwards(layout: Layout, tables: Tables, reduce: Reduce, shared: bool = Fals
         return flat, (jnp.sum(top, axis=0), share)
 
     shift, shares = jnp.zeros((width,), kind), []
-    for loop in layout.loops:
+    for loop in map(_arrays, layout.loops):
         flat, (tops, share) = lax.scan(body, flat, (loop.places, loop.outputs))
         shift = shift + jnp.sum(tops, axis=0)
         shares.append(share)
@@ -96,7 +96,8 @@ def marginals(
         moved = jnp.broadcast_to(share * own, (*places.shape, shape[-1]))
         return slopes.at[places].add(moved), None
 
-    for loop, share in zip(reversed(layout.loops), reversed(done.shares), strict=True):
+    loops = map(_arrays, reversed(layout.loops))
+    for loop, share in zip(loops, reversed(done.shares), strict=True):
         slopes, _ = lax.scan(body, slopes, (loop.places, loop.outputs, share), reverse=True)
     found = []
     for number in wanted:
@@ -133,6 +134,10 @@ def backwards(
 
     for number, loop in reversed(list(enumerate(layout.loops))):
         keys = random.split(random.fold_in(key, number), len(loop.outputs))
-        arrays = jax.tree.map(jnp.asarray, loop)
-        states, _ = lax.scan(body, states, (arrays, keys), reverse=True)
+        states, _ = lax.scan(body, states, (_arrays(loop), keys), reverse=True)
     return states[:-1]
+
+
+def _arrays(loop: Slices) -> Any:
+    """Return a loop as arrays of JAX."""
+    return jax.tree.map(jnp.asarray, loop)

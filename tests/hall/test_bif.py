@@ -106,6 +106,15 @@ MISTAKES = {
     "stray word": ("// a comment", "hello", 4, "expected 'network', 'variable' or 'probability'"),
     "two blocks": ('"wet grass" | rain', "rain", 14, "'rain' has a second probability block"),
     "two variables": ('variable "wet grass"', "variable rain", 9, "declared a second time"),
+    "row sums to more than one": (
+        "0.9 0.05 0.05",
+        "0.9 0.05 0.15",
+        16,
+        "The probabilities of 'wet grass' for rain=no sum to 1.1, and have to sum to one",
+    ),
+    "table sums to less": ("0.2, 0.8;", "0.2,\n 0.7;", 12, "of 'rain' sum to 0.9, and have to"),
+    "default sums to less": ("(no) 0.9", "default 0.8", 16, "for rain=no sum to 0.9, and have"),
+    "negative": ("0.1, 0.2, 0.7", "0.4, -0.1, 0.7", 15, "negative, -0.1, for wet grass=a bit"),
     "cut off": ("  (no) 0.9 0.05 0.05;\n}\n", "", 15, "found the end of the text"),
 }
 
