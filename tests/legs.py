@@ -39,6 +39,9 @@ ON_NEWER_VERSIONS = (  # what JAX and ArviZ can change: traces, compilation, Dat
 )
 NUMPYRO_PARTS = 3  # processes: what is compiled takes memory maps, of which each has a bound
 TIME_LIMIT = 1500  # seconds of one command
+# Most of the time of JAX's tests is the compiler's. The leg on Python 3.12, the examples and the
+# documented code compile as users do.
+QUICKLY_COMPILED = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5")
 
 
@@ -70,11 +73,13 @@ def pytest(name: str, *arguments: str, env: Mapping[str, str] | None = None) -> 
     return Leg(name, (python(*PYTEST, *arguments),), env or {})
 
 
-def wing_leg(name: str, module: str, *arguments: str) -> Leg:
+def wing_leg(
+    name: str, module: str, *arguments: str, env: Mapping[str, str] = QUICKLY_COMPILED
+) -> Leg:
     """A leg that needs the language of one wing."""
     if importlib.util.find_spec(module) is None:
         return Leg(name, (), skipped=f"{module} is not installed")
-    return pytest(name, *arguments)
+    return pytest(name, *arguments, env=env)
 
 
 def tests_in(*folders: str) -> list[str]:
@@ -134,7 +139,11 @@ def all_legs() -> dict[str, Leg]:
         examples(),
         pytest("documented code", "tests/test_docs.py"),
         pytest("hall", *tests_in("tests/hall"), "tests/test_imports.py", "tests/test_surface.py"),
-        pytest("parity in float64", *tests_in("tests/parity"), env={"JAX_ENABLE_X64": "1"}),
+        pytest(
+            "parity in float64",
+            *tests_in("tests/parity"),
+            env={**QUICKLY_COMPILED, "JAX_ENABLE_X64": "1"},
+        ),
         pytest("doctests of the hall", "--doctest-modules", *hall_modules()),
         wing_leg("doctests of numpyro", "numpyro", "--doctest-modules", "deepgen_ppl/numpyro"),
         wing_leg("doctests of pyro", "pyro", "--doctest-modules", "deepgen_ppl/pyro"),
@@ -156,7 +165,7 @@ def slow_legs() -> dict[str, Leg]:
     """The tests marked slow, each wing in a process of its own."""
     folders = tests_in("tests/hall", *PER_WING, "tests/slow")
     legs = [
-        wing_leg(f"slow, {wing}", wing, "-m", "slow", *folders, "--wing", wing)
+        wing_leg(f"slow, {wing}", wing, "-m", "slow", *folders, "--wing", wing, env={})
         for wing in ("numpyro", "pyro")
     ]
     return {leg.name: leg for leg in legs}
