@@ -13,7 +13,7 @@ from deepgen_ppl import flow_checks
 
 def soft_clamp(value: Tensor, bound: float) -> Tensor:
     r"""Return \(v / (1 + |v| / b)\), between -b and b, which is v to first order at zero."""
-    return value / (1.0 + torch.abs(value) / bound)
+    return value / torch.abs(value).div_(bound).add_(1.0)  # in place on what abs has just made
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,17 @@ class Affine:
         self, x: Float[Tensor, "*batch D"], params: Float[Tensor, "*batch 2 D"]
     ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"]]:
         """Map x to y, with the log derivative."""
-        log_scale = soft_clamp(params[..., 0, :], self.bound)
-        return x * torch.exp(log_scale) + params[..., 1, :], log_scale
+        raw, shift = params.unbind(-2)
+        log_scale = soft_clamp(raw, self.bound)
+        return torch.addcmul(shift, x, torch.exp(log_scale)), log_scale
 
     def pull(
         self, y: Float[Tensor, "*batch D"], params: Float[Tensor, "*batch 2 D"]
     ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"]]:
         """Map y to x, with the log derivative of that map."""
-        log_scale = soft_clamp(params[..., 0, :], self.bound)
-        return (y - params[..., 1, :]) * torch.exp(-log_scale), -log_scale
+        raw, shift = params.unbind(-2)
+        log_rate = -soft_clamp(raw, self.bound)
+        return (y - shift) * torch.exp(log_rate), log_rate
 
 
 @dataclass(frozen=True)
