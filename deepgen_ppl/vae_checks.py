@@ -349,3 +349,21 @@ def check_latents(shape: Sequence[int], latents: int) -> None:
             f"z has shape {tuple(shape)}: its last axis must hold {latents} latents, one row for "
             "each datum."
         )
+
+
+def refuse_unlearned(name: str) -> None:
+    """Refuse to run with the initial value of a parameter, as if it had been learned.
+
+    Args:
+        name: the parameter that has no learned value.
+
+    Raises:
+        ValueError: always.
+
+    Example:
+        >>> refuse_unlearned("encoder$params")
+        Traceback (most recent call last):
+        ...
+        ValueError: no learned value for 'encoder$params'. Pass the Fit of dg.svi, or its params.
+    """
+    raise ValueError(f"no learned value for '{name}'. Pass the Fit of dg.svi, or its params.")

@@ -14,7 +14,7 @@ from jax import lax, random
 from jaxtyping import Array, Int
 from numpyro.primitives import Messenger
 
-from deepgen_ppl import refinement
+from deepgen_ppl import refinement, vae_checks
 from deepgen_ppl.numpyro.messages import Message, is_factor, is_improper
 
 
@@ -198,6 +198,15 @@ class reader(Messenger):
             value = msg["value"]
             if value is not None:
                 self.mutable[msg["name"]] = jax.tree.map(lambda leaf: leaf, value)
+
+
+class learned_only(Messenger):
+    """Refuse parameters without a learned value; it stands around the handler that gives them."""
+
+    def process_message(self, msg: Message) -> None:
+        """Refuse to begin anew."""
+        if msg["type"] == "param" and msg["value"] is None:
+            vae_checks.refuse_unlearned(msg["name"])
 
 
 class observe_draws(Messenger):

@@ -154,7 +154,7 @@ def check_support(
     fixed = support
     while hasattr(fixed, "base_constraint"):
         fixed = fixed.base_constraint
-    if not Distribution._validate_args or not any(fixed is known for known in _FIXED):
+    if not Distribution._validate_args or not _is_fixed(fixed):
         return
     inside = fixed.check(value)
     if mask is not None and not inside.all():
@@ -164,6 +164,13 @@ def check_support(
         found = value.expand(inside.shape)[~inside]
         rows = (~inside).nonzero()[:, :1].unique().tolist()
         data_checks.refuse_outside(name, fixed, rows, found[:3].tolist())
+
+
+def _is_fixed(support: Any) -> bool:
+    """Tell whether no latent can move a support: symbols are as many as there are logits."""
+    if isinstance(support, constraints.integer_interval):
+        return isinstance(support.lower_bound, int) and isinstance(support.upper_bound, int)
+    return any(support is known for known in _FIXED)
 
 
 _FIXED = (

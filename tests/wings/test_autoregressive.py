@@ -349,3 +349,11 @@ def test_mistakes_are_named_with_the_cure(dg: Any, on: Any, name: str) -> None:
     wrong, message = WRONG[name]
     with pytest.raises((ValueError, TypeError), match=message):
         wrong(dg.autoregressive, on)
+
+
+def test_symbols_that_there_are_not_are_refused_before_any_step(dg: Any) -> None:
+    """Rows are named, on each wing by the check of its own that comes first."""
+    model = dg.autoregressive.program(dg.autoregressive.FVSBN(2, dg.autoregressive.Categorical(3)))
+    x = np.array([[0, 1], [2, 3], [1, 1]])
+    with pytest.raises(ValueError, match=r"in rows 1: they hold 3|1 of 3 rows holds .* row 1 \(3"):
+        dg.svi(model, None, x, num_steps=1, progress=False)

@@ -374,6 +374,18 @@ def test_bad_data_are_refused(
             attempt()
 
 
+def test_values_that_nobody_learned(dg: ModuleType, wing: str, pca: Linear, linear: Any) -> None:
+    """Arrays do not stand for them on NumPyro; modules of torch hold what they learned."""
+    vae, params = linear
+    if wing == "pyro":
+        np.testing.assert_array_equal(vae.encode({}, pca.x), vae.encode(params, pca.x))
+        return
+    with pytest.raises(ValueError, match=r"no learned value for 'encoder\$params'. Pass the Fit"):
+        vae.encode({}, pca.x)
+    with pytest.raises(ValueError, match=r"no learned value for 'decoder\$params'"):
+        vae.generate({}, 3)
+
+
 def test_outputs_of_wrong_shape_are_refused(dg: ModuleType, on: ModuleType) -> None:
     x = np.ones((8, 4), "float32")
     wide = on.two_heads(3)

@@ -16,6 +16,7 @@ from numpyro.handlers import substitute
 
 from deepgen_ppl.numpyro.compilation import compiled
 from deepgen_ppl.numpyro.data import as_key
+from deepgen_ppl.numpyro.handlers import learned_only
 from deepgen_ppl.numpyro.program import learned
 
 
@@ -59,7 +60,7 @@ def evaluated(
     values = learned(fit)
 
     def run(values: Any, key: Array, *data: Any) -> Any:
-        with substitute(data=values), seeded(rng_seed=key):
+        with learned_only(), substitute(data=values), seeded(rng_seed=key):
             return fn(*data)
 
     arrays = [None if value is None else jnp.asarray(value) for value in data]
