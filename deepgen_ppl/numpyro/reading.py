@@ -131,10 +131,11 @@ def _traced(
         cut, rows = _read_cut(fn, inputs, role, num_rows, batch_size, data_plates)
     follows = _following(full, cut, num_rows, rows)
     tables = _tables(full, cut)
+    outside: tuple[str, ...] = ()
+    if cut is not None:
+        outside = _outside(fn, inputs, role, full, cut, follows, tuple(tables))
     if batch_size is not None and batch_size != num_rows:
-        if cut is not None:
-            outside = _outside(fn, inputs, role, full, cut, follows, tuple(tables))
-            checks.check_outside(outside, batch_size, num_rows or 0)
+        checks.check_outside(outside, batch_size, num_rows or 0)
         if role == "model" and not follows:
             checks.check_outside(
                 [s for s in full.sites if full.sites[s].role != "latent"], batch_size, num_rows or 0
@@ -156,6 +157,7 @@ def _traced(
         tables,
         full.state,
         num_rows,
+        outside,
         full.fixed,
     )
     leaves = jax.tree.leaves(list(full.constraints.values()))

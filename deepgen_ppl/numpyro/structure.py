@@ -84,6 +84,7 @@ class Program:
         tables: axis of the rows in each parameter whose shape follows them.
         state: names of mutable state (batch-norm statistics and the like).
         num_rows: rows of the data it was read at; None where arrays disagree.
+        outside: sites outside the data plates whose density depends on the data rows.
         fixed: latent sites and parameters whose value a handler inside the program fixes.
     """
 
@@ -99,6 +100,7 @@ class Program:
     tables: dict[str, int]
     state: tuple[str, ...]
     num_rows: int | None
+    outside: tuple[str, ...] = ()
     fixed: frozenset[str] = field(default_factory=frozenset)
 
     def named(self, role: str) -> dict[str, Site]:
