@@ -19,6 +19,9 @@ _MANY_STEPS = 150
 _SOME_STEPS, _FEW_PARTS = 6, 64
 """Steps from which it does where there are so few parts."""
 
+_MOST_ENTRIES, _MOST_PLACES, _MOST_READ = 1 << 21, 1 << 25, 1 << 27
+"""Entries of tables, places, and places times parts up to which wide tables are left to slices."""
+
 _WASTE = 1 << 14
 """Entries of padding that cost less than compiling a loop of its own."""
 
@@ -69,7 +72,8 @@ def layout_of(plan: Plan, num_parts: int | None = None) -> Layout | None:
     """Return how a plan of many unlike steps is laid out, None where it runs step by step.
 
     Loops over slices compile in a second or two, however many steps there are; step by step it runs
-    faster, and compiling takes about a tenth of a second a step. Wide tables are left to products.
+    faster, and compiling takes about a tenth of a second a step. For many parts or large tables,
+    products of matrices are faster by more than they take to compile.
 
     Args:
         plan: How a graph is summed out.
@@ -82,12 +86,19 @@ def layout_of(plan: Plan, num_parts: int | None = None) -> Layout | None:
     """
     few = num_parts is not None and num_parts <= _FEW_PARTS
     unlike = sum(isinstance(step, Step) for step in plan.steps)
-    if unlike < (_SOME_STEPS if few else _MANY_STEPS) or products_of(plan) is not None:
+    if unlike < (_SOME_STEPS if few else _MANY_STEPS):
         return None
-    return laid_out(plan)
+    if products_of(plan) is None:
+        return laid_out(plan)
+    if not few or plan.cost.entries > _MOST_ENTRIES:
+        return None
+    layout = laid_out(plan)
+    places = sum(loop.places.size for loop in layout.loops)
+    small = places <= _MOST_PLACES and places * (num_parts or 1) <= _MOST_READ
+    return layout if small else None
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def laid_out(plan: Plan) -> Layout:
     """Return how a plan is laid out.
 

@@ -46,7 +46,7 @@ def log_sums(plan: Plan, tables: Tables) -> Float[np.ndarray, " M"]:
         return contraction.log_sum(plan, tables, layout), ()
 
     products = products_of(plan)
-    if products is None:
+    if products is None or layout is not None:
         return _run(plan, "sums", (), tables, chunk)[0]
 
     def fast(tables: list[Array], weights: Array, key: Array) -> tuple[linear.Sums, tuple[()]]:
@@ -114,7 +114,7 @@ def marginals(
         return _run(plan, "marginals", tuple(wanted), tables, plain, weights)
 
     products = products_of(plan)
-    if products is None:
+    if products is None or layout is not None:
         (found, each), summed = whole()
     else:
 
