@@ -169,7 +169,8 @@ class NetFit:
         net: The network.
         log_likelihoods: Log probability of all observed cells before each step, in nats, with the
             logarithm of the prior's density where there are pseudocounts: what EM never lowers.
-        converged: Whether a step gained less than the tolerance before the steps were used up.
+        converged: Whether a step gained no more than the tolerance before the steps were used up;
+            gains below rounding, in single precision some 1e-7 of the value, count as none.
         seconds: Time it took.
     """
 
@@ -193,7 +194,7 @@ def maximise(
         start: The first network.
         expect: Expected counts under a network.
         num_steps: At most so many steps.
-        tolerance: A gain per row, in nats, below which it stops.
+        tolerance: A gain per row, in nats, at or below which it stops; one lost in rounding too.
         pseudocount: Added to every expected count: the mode under $\mathrm{Dirichlet}(1 + a)$.
         num_rows: Number of rows.
 
@@ -217,7 +218,7 @@ def maximise(
                 "`BayesNet.from_structure(states, parents)`."
             )
         net = normalised(net, counts, pseudocount)
-        if len(objective) > 1 and objective[-1] - objective[-2] < tolerance * num_rows:
+        if len(objective) > 1 and objective[-1] - objective[-2] <= tolerance * num_rows:
             return net, objective, True
     return net, objective, False
 

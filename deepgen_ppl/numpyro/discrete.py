@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 from jaxtyping import Array, Float, Int
+from numpyro.distributions import constraints
 from numpyro.handlers import seed, substitute
 from numpyro.infer import util
 
@@ -19,7 +20,7 @@ from deepgen_ppl.numpyro import program as program_
 from deepgen_ppl.numpyro.compilation import compiled
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.messages import base
-from deepgen_ppl.numpyro.structure import Program, execute
+from deepgen_ppl.numpyro.structure import Program, Site, execute
 from deepgen_ppl.numpyro.unconstrained import Potential
 
 
@@ -158,10 +159,13 @@ def read_coordinates(
             depends on other latents.
 
     Cost:
-        Two runs of the program, compiled at the first.
+        Two runs of the program, compiled at the first; none where supports are plain numbers.
     """
     shapes = {name: site.shape for name, site in program.latents.items() if site.is_discrete}
     check_discrete(kernel, list(shapes), list(program.latents))
+    known = {name: _listed(program.latents[name]) for name in shapes}
+    if all(values is not None for values in known.values()):
+        return Coordinates.of({n: v for n, v in known.items() if v is not None}, shapes)
 
     def supports(params: Any, inputs: Inputs, key: Array) -> dict[str, tuple[Array, ...]]:
         run = program_.run(program, inputs, params, key, stand_in=True)
@@ -178,6 +182,18 @@ def read_coordinates(
     moving = [name for name in shapes if not np.array_equal(seen[0][name], seen[1][name])]
     check_supports(kernel, [], moving)
     return Coordinates.of(seen[0], shapes)
+
+
+def _listed(site: Site) -> np.ndarray | None:
+    """Return the values of a site between bounds that are plain numbers, None of others."""
+    support = site.support
+    if support is constraints.boolean:
+        support = constraints.integer_interval(0, 1)
+    bounds = [getattr(support, n, None) for n in ("lower_bound", "upper_bound")]
+    low, high = (int(b) if isinstance(b, int | np.integer) else None for b in bounds)
+    if low is None or high is None or not site.enumerable or site.event_shape:
+        return None
+    return np.arange(low, high + 1, dtype=jnp.result_type(int))[None]
 
 
 def _support(fn: Any) -> tuple[Array, ...]:

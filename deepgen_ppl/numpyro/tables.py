@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array, random
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import partial_eval
 from jaxtyping import Float, Int
-from numpyro.ops.provenance import eval_provenance
+from numpyro.ops.provenance import track_deps_jaxpr
 
 from deepgen_ppl.blocks import differ
 from deepgen_ppl.discrete import Coordinates
@@ -36,6 +37,9 @@ _FEW_NUMBERS = 1 << 20
 
 READINGS: Kept[Reading] = Kept()
 """What was read of programs, at the shapes at which it was."""
+
+_TRACED: Kept[Any] = Kept()
+"""Programs of many sites as they were traced, beside their readings."""
 
 _MOST_FOLLOWED = 64
 """Sites up to which it is followed which arguments each of them uses."""
@@ -88,11 +92,12 @@ class Tables:
         self._width = 0
         self._runs = _RUNS.of(program.fn)
         self._contents = digests(map(_content, jax.tree.leaves(self.args)))
-        kept = READINGS.of(program.fn)
+        kept, traced = READINGS.of(program.fn), _TRACED.of(program.fn)
         own = (coordinates.key, tuple(integrated), fixed, surroundings())
         key = (fingerprint(program.fn), structure_of(self.args), own)
+        self._traced: Any = None
         if key in kept:
-            self._reading = kept[key]
+            self._reading, self._traced = kept[key], traced.get(key)
             self.terms = self._reading.terms
             if self._reading.holds(self.evaluate, self._only, self._contents, self._differs):
                 return
@@ -100,8 +105,10 @@ class Tables:
         plates = {name: program.sites[name].plates for name in coordinates.places}
         found = tabulate(coordinates, plates, self.terms, self.evaluate, fixed=fixed)
         self._reading = kept[key] = Reading(self.terms, found, uses, self._contents)
+        traced[key] = self._traced
         for old in list(kept)[:-_MOST_KEPT]:
             del kept[old]
+            traced.pop(old, None)
 
     @property
     def tabulation(self) -> Tabulation:
@@ -133,8 +140,7 @@ class Tables:
         static = (self.coordinates.key, tuple(self.integrated), width, names)
         if len(names) > _MANY_SITES and self._runs.get(static, 0) < _MOST_PLAIN:
             self._runs[static] = self._runs.get(static, 0) + 1
-            seen = jax.vmap(partial(self._named, self.args))(jnp.asarray(x, jnp.int32))
-            return np.concatenate([np.asarray(seen[n]).reshape(len(x), -1) for n in names], 1)
+            return self._plainly(x, names)
 
         def batch(args: Any, x: Array) -> Array:
             return jax.vmap(partial(self.at, args, names=names))(x)
@@ -146,6 +152,14 @@ class Tables:
             run = compiled(self.program.fn, "tables", batch, *call, static=static, once=once)
             found.append(np.asarray(run(*call))[: len(x) - first])
         return np.concatenate(found)
+
+    def _plainly(self, x: Int[np.ndarray, "P D"], names: Sequence[str]) -> np.ndarray:
+        """Return some terms by what was traced, one operation after the other."""
+        run, leaves = jaxpr_as_fun(self._traced), jax.tree.leaves(self.args)
+        values = {name: jnp.asarray(value) for name, value in _rows(self.coordinates, x).items()}
+        seen = jax.vmap(lambda own: run(*jax.tree.leaves(own), *leaves))(values)
+        found = dict(zip(sorted(term.name for term in self.terms), seen, strict=True))
+        return np.concatenate([np.asarray(found[n]).reshape(len(x), -1) for n in names], 1)
 
     def _differs(self, terms: Sequence[Term]) -> Differs:
         """Return what tells whether some terms change, compared where they are computed."""
@@ -203,39 +217,50 @@ class Tables:
             shapes.update({name: log_prob.shape for name, log_prob in found.items()})
             return found
 
-        held = self.args[2]
-        followed = {**values, **{name: held[name] for name in self.integrated}}
-        seen = eval_provenance(
-            lambda **moved: densities(
-                {name: moved[name] for name in values},
-                (*self.args[:2], {**held, **{n: moved[n] for n in self.integrated}}),
-            ),
-            **followed,
-        )
+        closed = jax.make_jaxpr(densities)(values, self.args)
+        origins = [{name: frozenset({name}) for name in values}]
+        for tree in self.args[:2]:
+            origins.append(jax.tree.map(lambda _: frozenset(), tree))
+        origins.append({n: frozenset({n} & set(self.integrated)) for n in self.args[2]})
+        depends = track_deps_jaxpr(closed.jaxpr, jax.tree.leaves(origins))
+        seen = dict(
+            zip(sorted(shapes), depends, strict=True)
+        )  # a dict's leaves stand in this order
         check_integrated(self.integrated, seen)
         terms, start = [], 0
         for name, shape in shapes.items():
             if name in self.integrated:
                 continue
-            depends = tuple(site for site in values if site in seen[name])
-            term = Term(name, start, shape, self.program.sites[name].plates, depends)
+            own = tuple(site for site in values if site in seen[name])
+            term = Term(name, start, shape, self.program.sites[name].plates, own)
             terms.append(term)
             start += term.size
-        uses = _uses(densities, values, self.args) if len(terms) <= _MOST_FOLLOWED else {}
-        return terms, uses
+        kept = [name not in self.integrated for name in sorted(shapes)]
+        if len(terms) <= _MOST_FOLLOWED:
+            return terms, _uses(closed.jaxpr, len(values), sorted(shapes))
+        if len(terms) > _MANY_SITES:
+            needed, _ = partial_eval.dce_jaxpr(closed.jaxpr, kept, instantiate=True)
+            self._traced = ClosedJaxpr(needed, closed.consts)
+        return terms, {}
 
 
-def _uses(
-    densities: Callable[[Any, Any], dict[str, Array]], values: Any, args: Any
-) -> dict[str, frozenset[int]]:
+def _uses(jaxpr: Any, first: int, names: Sequence[str]) -> dict[str, frozenset[int]]:
     """Return the numbers of the leaves of the arguments that each density is computed from."""
-    closed, shapes = jax.make_jaxpr(densities, return_shape=True)(values, args)
-    first = len(jax.tree.leaves(values))
     found = {}
-    for number, name in enumerate(sorted(shapes)):  # a dict's leaves stand in this order
-        wanted = [i == number for i in range(len(shapes))]
-        used = partial_eval.dce_jaxpr(closed.jaxpr, wanted)[1]
+    for number, name in enumerate(names):
+        wanted = [i == number for i in range(len(names))]
+        used = partial_eval.dce_jaxpr(jaxpr, wanted)[1]
         found[name] = frozenset(np.flatnonzero(used[first:]).tolist())
+    return found
+
+
+def _rows(coordinates: Coordinates, x: Int[np.ndarray, "P D"]) -> dict[str, np.ndarray]:
+    """Return the values of each site at some coordinates."""
+    found = {}
+    for name, place in coordinates.places.items():
+        part, support = x[:, place.start : place.start + place.size], place.support
+        row = np.arange(place.size) if len(support) > 1 else 0
+        found[name] = support[row, part].reshape(len(x), *place.shape, *support.shape[2:])
     return found
 
 

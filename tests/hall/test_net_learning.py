@@ -99,6 +99,22 @@ def test_em_climbs_to_a_stationary_point_whatever_is_missing(pseudocount: float)
         np.testing.assert_allclose(again.tables[variable], table, atol=2e-3)
 
 
+def test_gains_that_rounding_loses_end_it() -> None:
+    """In single precision the log likelihood stands still long before the tables do."""
+    rng = np.random.default_rng(1)
+    observed = rng.random(ROWS.shape) < 0.7
+    start = jittered(BayesNet.from_structure(STUDENT.states, STUDENT.parents), 0, 0.2)
+
+    def rounded(net: BayesNet):
+        counts, log_likelihood = enumerated(net, ROWS, observed)
+        return counts, float(np.float32(log_likelihood))
+
+    options = {"num_steps": 300, "tolerance": 0.0, "pseudocount": 0.0, "num_rows": len(ROWS)}
+    _, objective, converged = maximise(start, rounded, **options)
+    assert converged and objective[-1] - objective[-2] == 0
+    assert 0 < objective[-2] - objective[-3] < 1e-2
+
+
 def test_em_without_missing_cells_is_counting() -> None:
     observed = np.ones_like(ROWS, bool)
     net, objective, converged = maximise(

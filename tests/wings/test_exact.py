@@ -1,6 +1,5 @@
 """Exact inference of programs: against the language's own density at all states."""
 
-import importlib
 import itertools
 import math
 from types import ModuleType
@@ -14,6 +13,7 @@ from scipy.special import logsumexp
 
 from deepgen_ppl import readings
 
+PROGRAMS = "exact"
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=4).astype("float32") + 0.5
 CELLS = RNG.normal(size=(3, 2)).astype("float32")
@@ -51,18 +51,6 @@ CASES: dict[str, Case] = {
     "touching": Case((X,), {"z": (BINARY, (4,))}, 3),
     "handled": Case((X,), {"z": (BINARY, (4,))}, 0, 4),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def programs(wing: str) -> ModuleType:
-    """The programs in the wing's language."""
-    return importlib.import_module(f"{__package__}.exact_{wing}")
-
-
-@pytest.fixture(scope="module")
-def exact(wing: str) -> Any:
-    """The verb."""
-    return importlib.import_module(f"deepgen_ppl.{wing}.infer.exact").exact
 
 
 class Truth:

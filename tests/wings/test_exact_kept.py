@@ -12,19 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+PROGRAMS = "exact"
 X = np.array([-0.7, 0.4, 1.9, 2.2], "float32")
-
-
-@pytest.fixture(scope="module")
-def programs(wing: str) -> ModuleType:
-    """The programs in the wing's language."""
-    return importlib.import_module(f"{__package__}.exact_{wing}")
-
-
-@pytest.fixture(scope="module")
-def exact(wing: str) -> Any:
-    """The verb."""
-    return importlib.import_module(f"deepgen_ppl.{wing}.infer.exact").exact
 
 
 @pytest.fixture

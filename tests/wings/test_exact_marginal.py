@@ -8,16 +8,11 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
+PROGRAMS = "exact"
 RNG = np.random.default_rng(5)
 X = np.where(RNG.random(60) < 0.3, RNG.normal(-2, 1, 60), RNG.normal(2, 1, 60)).astype("float32")
 Y = RNG.normal(np.repeat(RNG.normal(size=8) * 2, 5)).astype("float32")
 QUIET: dict[str, Any] = {"progress": False}
-
-
-@pytest.fixture(scope="module")
-def programs(wing: str) -> ModuleType:
-    """The programs in the wing's language."""
-    return importlib.import_module(f"{__package__}.exact_{wing}")
 
 
 def evidence(dg: ModuleType, model: Any, data: np.ndarray, fit: Any) -> float:
