@@ -26,18 +26,14 @@ def flow_of(name: str, size: int, seed: int = 0):
     return dg.flows.RealNVP(size, transforms=8, hidden=(128, 128), seed=seed)
 
 
-def zuko_of(name: str, size: int, seed: int = 0, units: int = 128):
-    """The same of Zuko, whose switch of torch's validation is put back.
-
-    Its couplings are masked networks in two passes, of which half of the hidden units see nothing:
-    with `units=256` as many see something as in ours.
-    """
+def zuko_of(name: str, size: int, seed: int = 0):
+    """The same of Zuko, whose switch of torch's validation is put back."""
     before = torch.distributions.Distribution._validate_args
     import zuko
 
     torch.distributions.Distribution.set_default_validate_args(before)
     torch.manual_seed(seed)
-    hidden = {"hidden_features": (units, units)}
+    hidden = {"hidden_features": (128, 128)}
     if name == "nsf":
         return zuko.flows.NSF(size, transforms=8, bins=8, passes=2, **hidden)
     if name == "maf":

@@ -6,8 +6,7 @@
 Data are the first 1,523 rows of MINIBOONE and regression sets of UCI (inputs and output),
 standardised. A tenth of the rows is held out, a tenth of the others stops training: Adam at 1e-3,
 batches of 256, until the score of the validation rows has not risen for 30 epochs; the best
-parameters are kept. Both sides see the same batches in the same order. Zuko's couplings are masked
-networks, twice as wide as ours here, since half of their hidden units see nothing.
+parameters are kept. Both sides see the same batches in the same order.
 """
 
 from __future__ import annotations
@@ -136,8 +135,7 @@ def contenders(name: str, size: int, peer: str, parts: Any, seed: int, most: int
         from benchmarks.cases import pyro_flows
 
         yield "ours", on_torch(pyro_flows.flow_of(flow, size, seed), parts, seed, most)
-        units = 128 if name == "MAF" else 256
-        yield "zuko", on_torch(pyro_flows.zuko_of(flow, size, seed, units), parts, seed, most)
+        yield "zuko", on_torch(pyro_flows.zuko_of(flow, size, seed), parts, seed, most)
         return
     from benchmarks.cases import numpyro_flows
 
