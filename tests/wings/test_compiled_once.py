@@ -134,6 +134,37 @@ def test_a_second_contrastive_of_another_machine_compiles_nothing(
     assert compilations
 
 
+def a_field(dg: ModuleType, seed: int):
+    """Return a field of labels with two rows, and the name of what is learned of it."""
+    rng = np.random.default_rng(seed)
+    data = rng.normal(size=(2, 5, 1)).astype(np.float32), rng.integers(0, 2, (2, 5))
+    return dg.CRF(1, 2, seed=seed), data, "crf$params"
+
+
+def a_mixture(dg: ModuleType, seed: int):
+    """Return a mixture of two networks' densities with some rows."""
+    x = np.random.default_rng(seed).integers(0, 2, (8, 2)).astype(np.float32)
+    parts = [dg.autoregressive.FVSBN(2, seed=seed + number) for number in (0, 5)]
+    return dg.MixtureOfExperts(parts), (x,), "mixture$params"
+
+
+@pytest.mark.parametrize("make", [a_field, a_mixture])
+def test_a_second_svi_of_another_ready_program_compiles_nothing(
+    dg: ModuleType, zoo: ModuleType, compilations: list[str], make
+) -> None:
+    """The program is one function of the object, whose weights are inputs."""
+    import jax
+
+    learned = []
+    for seed in (0, 1):
+        ready, data, name = make(dg, seed)
+        fit = dg.svi(ready.model, None, *data, optim=zoo.sgd(1e-3), num_steps=5, progress=False)
+        learned.append([np.asarray(leaf) for leaf in jax.tree.leaves(fit.params[name])])
+        assert bool(compilations) == (seed == 0)
+        compilations.clear()
+    assert any(np.abs(a - b).max() > 1e-5 for a, b in zip(*learned, strict=True))
+
+
 def test_annealing_compiles_one_block_of_temperatures(
     dg: ModuleType, compilations: list[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -120,17 +121,15 @@ class CRF(eqx.Module):
     @property
     def model(self) -> Callable[..., None]:
         """The native program: labels "y" of rows of features in the plate "data"."""
+        return partial(_rows, self)
 
-        def model(features: Any, labels: Any = None, lengths: Any = None) -> None:
-            crf: Any = eqx_module("crf", self)
-            found = crf(features, lengths)
-            time = found.event_shape[0]
-            seen = None if labels is None else np.shape(labels)
-            labelling.check_shapes(seen, None, found.batch_shape, time)
-            with numpyro.plate("data", len(features)):
-                numpyro.sample("y", found, obs=labels)
 
-        return model
+def _rows(crf: Any, features: Any, labels: Any = None, lengths: Any = None) -> None:
+    found = eqx_module("crf", crf)(features, lengths)
+    seen = None if labels is None else np.shape(labels)
+    labelling.check_shapes(seen, None, found.batch_shape, found.event_shape[0])
+    with numpyro.plate("data", len(features)):
+        numpyro.sample("y", found, obs=labels)
 
 
 class LabelDistribution(dist.Distribution):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -114,17 +115,17 @@ class MixtureOfExperts(eqx.Module):
     @property
     def model(self) -> Callable[..., None]:
         """The native program of rows, and contexts where it takes them: site "x" in "data"."""
-
-        def model(x: Array, context: Array | None = None) -> None:
-            mixture: Any = eqx_module("mixture", self)
-            with numpyro.plate("data", len(x)):
-                numpyro.sample("x", mixture(context), obs=x)
-
-        return model
+        return partial(_rows, self)
 
     def _part(self, expert: Any, context: Array | None) -> Any:
         found = experts_.distribution_of(expert, context)
         return found() if isinstance(found, Energy) else found
+
+
+def _rows(mixture: Any, x: Array, context: Array | None = None) -> None:
+    mixture = eqx_module("mixture", mixture)
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", mixture(context), obs=x)
 
 
 class ExpertMixture(dist.Distribution):
