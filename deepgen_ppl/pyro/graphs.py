@@ -25,6 +25,10 @@ _VIEWS = {
     aten.detach.default, aten.view.default, aten.expand.default, aten._to_copy.default,
     aten._unsafe_view.default, aten.alias.default,
 }  # fmt: skip
+_SHAPES = {
+    aten.view.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.dim,
+    aten.squeeze.dims,
+}  # fmt: skip
 _TIMES = {aten.mul.Tensor, aten.mul.Scalar}
 _PLUS = {aten.add.Tensor, aten.add.Scalar}
 _BY_ONE = {aten.div.Tensor: 1, aten.pow.Tensor_Scalar: 1, aten.sub.Tensor: 0}
@@ -98,6 +102,8 @@ def simplify(graph: GraphModule) -> GraphModule:
             constant.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(constant)
     repeats.late(graph)
+    nodes.eliminate_dead_code()  # so that a product's users are those that count
+    _join(graph, known)
     nodes.eliminate_dead_code()
     nodes.lint()
     graph.recompile()
@@ -209,6 +215,11 @@ def _unchanged(node: Node, known: dict[Node, Tensor]) -> Node | None:
         return args[i] == number
 
     target: Any = node.target
+    if target in _SHAPES:
+        source: Any = args[0]
+        while source.target in _SHAPES and not _alike(source, node):
+            source = source.args[0]
+        return source if _alike(source, node) else None
     if target in _VIEWS:
         return args[0] if same(0) else None
     if target in _TIMES or target in _PLUS:
@@ -223,6 +234,74 @@ def _unchanged(node: Node, known: dict[Node, Tensor]) -> Node | None:
             dim, count = inner.args[1], inner.meta["val"].dim()
             return inner.args[0] if [d % count for d in args[1]] == [dim % count] else None
     return None
+
+
+def _join(graph: GraphModule, known: dict[Node, Tensor]) -> None:
+    """Put several operations of networks into the one that torch has for them.
+
+    These are a product with a bias, and the slope of `silu`, which torch differentiates into six
+    operations where gradients may be differentiated again.
+    """
+    for node in list(graph.graph.nodes):
+        found = _with_bias(node) or _slope_of_silu(node, known)
+        if found is None:
+            continue
+        target, args = found
+        with graph.graph.inserting_before(node):
+            joined = graph.graph.call_function(target, args)
+        joined.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(joined)
+
+
+def _with_bias(node: Node) -> tuple[Any, tuple[Any, ...]] | None:
+    """Return the product with a bias that a sum is, if it is one."""
+    if node.target is not aten.add.Tensor or _weight(node) != 1:
+        return None
+    product, bias = node.args[:2]
+    if not isinstance(product, Node) or not isinstance(bias, Node):
+        return None
+    fits = product.target is aten.mm.default and len(product.users) == 1 and _alike(product, node)
+    if not fits or bias.meta["val"].dim() != 1 or bias.meta["val"].dtype != node.meta["val"].dtype:
+        return None
+    return aten.addmm.default, (bias, *product.args)
+
+
+def _slope_of_silu(node: Node, known: dict[Node, Tensor]) -> tuple[Any, tuple[Any, ...]] | None:
+    """Return the slope of silu that a product is: g s (1 + x (1 - s)) with s = sigmoid(x)."""
+    if node.target is not aten.mul.Tensor or not all(isinstance(a, Node) for a in node.args):
+        return None
+    outer: Any = node.args
+    scaled, bent = outer
+    if scaled.target is not aten.mul.Tensor or bent.target not in _PLUS or bent.args[1] != 1.0:
+        return None
+    if _weight(bent) != 1:
+        return None
+    inner: Any = bent.args[0]
+    if inner.target is not aten.mul.Tensor or not isinstance(inner.args[1], Node):
+        return None
+    x, rest = inner.args
+    if rest.target is not aten.sub.Tensor or _number(rest.args[0], known) != 1.0:
+        return None
+    share = rest.args[1]
+    if not isinstance(share, Node) or share.target is not aten.sigmoid.default:
+        return None
+    if share.args[0] is not x or share not in scaled.args or not _alike(x, node):
+        return None
+    change = scaled.args[1 - scaled.args.index(share)]
+    if not isinstance(change, Node) or not _alike(change, node):
+        return None
+    return aten.silu_backward.default, (change, x)
+
+
+def _number(node: Any, known: dict[Node, Tensor]) -> float | None:
+    """Return the one number that a constant holds, None where there are several."""
+    value = known.get(node)
+    if value is None and isinstance(node, Node) and node.op == "get_attr":
+        found: Any = getattr(node.graph.owning_module, str(node.target), None)
+        value = found if isinstance(found, Tensor) else None
+    if value is None or value.numel() == 0 or not bool((value == value.flatten()[0]).all()):
+        return None
+    return float(value.flatten()[0])
 
 
 def _weight(node: Node) -> Any:

@@ -8,6 +8,7 @@ pyro = pytest.importorskip("pyro", reason="the Pyro wing is not installed")
 
 import pyro.distributions as dist  # noqa: E402
 import torch  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 from deepgen_ppl.pyro import graphs  # noqa: E402
 
@@ -62,7 +63,23 @@ def wide_units(z):
     return torch.func.vmap(torch.func.grad_and_value(energy))(z)
 
 
-FUNCTIONS = [mixture, rows_and_columns, slices, types, wide_units]
+def network(z):
+    """Two silent layers with biases, and a slope of one's own beside theirs."""
+    first, second = (torch.linspace(-9.0, 9.0, 10 * n).sin().reshape(n, -1) for n in (7, 5))
+    second = second[:, :7]
+
+    def energy(z):
+        near = z.sigmoid() * (2.0 + z * (1.0 - z.sigmoid()))  # almost the slope of silu
+        inner = functional.silu(functional.linear(z, first, first[:, 0]))
+        return (
+            functional.silu(functional.linear(inner, second, second[:, 0])).square().sum()
+            + near.sum()
+        )
+
+    return torch.func.vmap(torch.func.grad_and_value(energy))(z)
+
+
+FUNCTIONS = [mixture, rows_and_columns, slices, types, wide_units, network]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
@@ -89,6 +106,17 @@ def test_what_a_plate_repeats_is_computed_once() -> None:
     graph = graphs.flat(mixture, torch.rand(3, 10))
     assert max(elements(graph, "aten.log.")) <= 3 * 2 * 2  # of the scales, not of 7 rows of them
     assert elements(graph, "aten._log_softmax.default") == [3 * 2]
+
+
+def test_what_torch_has_one_operation_for_is_one() -> None:
+    """Products with their biases, and slopes of silu, with no view between them."""
+    z = torch.rand(3, 10)
+    graph = graphs.flat(network, z)
+    names = [str(n.target) for n in graph.graph.nodes if n.op == "call_function"]
+    assert sum("addmm" in name for name in names) == 2
+    assert sum("silu_backward" in name for name in names) == 2
+    assert not [name for name in names if "squeeze" in name or "view" in name]
+    assert len(names) < 30
 
 
 def test_repeated_rows_and_repeated_columns_do_not_meet_in_short_loops() -> None:
