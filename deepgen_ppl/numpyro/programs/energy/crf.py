@@ -125,7 +125,8 @@ class CRF(eqx.Module):
 
 
 def _rows(crf: Any, features: Any, labels: Any = None, lengths: Any = None) -> None:
-    found = eqx_module("crf", crf)(features, lengths)
+    crf = eqx_module("crf", crf)
+    found = crf(features, lengths)
     seen = None if labels is None else np.shape(labels)
     labelling.check_shapes(seen, None, found.batch_shape, found.event_shape[0])
     with numpyro.plate("data", len(features)):
