@@ -12,6 +12,7 @@ from jaxtyping import Int
 from deepgen_ppl.bayes_net import BayesNet
 from deepgen_ppl.checks import quote
 from deepgen_ppl.discrete import Coordinates
+from deepgen_ppl.evidence import some
 from deepgen_ppl.exact_sums import Subject
 from deepgen_ppl.factor_graph import FactorGraph
 from deepgen_ppl.tabulation import Tabulation, Term, row_numbers
@@ -60,6 +61,7 @@ def of_program(
     constants: np.ndarray,
     rows: Rows | None,
     *,
+    terms: Sequence[Term],
     names: Mapping[str, str],
     about: Callable[[], Mapping[str, Any]],
     has_data: bool,
@@ -71,16 +73,16 @@ def of_program(
         tables: The tables of its pieces.
         constants: Terms that depend on no discrete latent.
         rows: Where rows stand apart.
+        terms: The terms by site.
         names: Names that users know sites by, where these differ.
         about: Makes further fields of a `Posterior`.
         has_data: Whether the program observes something.
 
     Raises:
-        ValueError: A term is NaN.
+        ValueError: A term is NaN: its site and elements are named.
     """
     graph = tabulation.numbered(tables)
-    if any(np.isnan(table).any() for table in (*tables, constants)):
-        raise ValueError("the log density of the model is NaN: look for NaN in data or parameters.")
+    _check_not_nan(tabulation, tables, constants, terms)
     base = np.asarray(constants.sum(dtype=float))
     if rows is not None:
         base = np.bincount(rows.constants, constants, rows.count)
@@ -92,6 +94,30 @@ def of_program(
         names=names,
         about=about,
         has_data=has_data,
+    )
+
+
+def _check_not_nan(
+    tabulation: Tabulation,
+    tables: Sequence[np.ndarray],
+    constants: np.ndarray,
+    terms: Sequence[Term],
+) -> None:
+    places = [tabulation.constants[np.isnan(constants)]]
+    for piece, table in zip(tabulation.pieces, tables, strict=True):
+        places.append(piece.columns[np.isnan(table.reshape(-1, table.shape[-1])).any(0)])
+    bad = np.unique(np.concatenate(places))
+    if not len(bad):
+        return
+    term = next(term for term in terms if term.start <= bad[0] < term.start + term.size)
+    where = bad[bad < term.start + term.size] - term.start
+    held = " in rows " + some(where) if len(term.shape) == 1 else ""
+    if len(term.shape) > 1:
+        first = tuple(map(int, np.unravel_index(where[0], term.shape)))
+        held = f" in {len(where)} of its elements, the first of them {first}"
+    raise ValueError(
+        f"the log density of site '{term.name}' is NaN{held}: its data lie outside of its support, "
+        "or they or its parameters are NaN. Correct the data, or look at the learned parameters."
     )
 
 

@@ -202,3 +202,12 @@ def test_data_that_are_no_integers_are_refused(dg: ModuleType, zoo: ModuleType) 
     model = dg.bayes_net(STUDENT, learnable="point")
     with pytest.raises(TypeError, match="integers; these are float32"):
         dg.svi(model, None, data, optim=zoo.adam(0.1), num_steps=2, progress=False)
+
+
+@pytest.mark.parametrize("variable", ["intelligence", "letter"])  # without and with a parent unseen
+def test_a_state_out_of_range_is_refused_by_variable_and_row(dg: ModuleType, variable: str) -> None:
+    rows, mask = ROWS[:5].copy(), np.ones((5, 5), bool)
+    mask[:, 2] = False  # the grade
+    rows[3, STUDENT.variables.index(variable)] = 7
+    with pytest.raises(ValueError, match=rf"'{variable}_observed'.* in rows 3"):
+        dg.exact(dg.bayes_net(STUDENT), rows, mask)

@@ -130,6 +130,7 @@ def _of_program(
         found,
         constants,
         rows,
+        terms=tables.terms,
         names=unobserved_names(coordinates.places, program.sites),
         about=lambda: fields(program, {**values, **inside}, data),
         has_data=bool(program.observed),

@@ -241,6 +241,7 @@ def _read(
         found,
         constants,
         rows,
+        terms=tables.terms,
         names=unobserved_names(coordinates.places, program.sites),
         about=dict,
         has_data=bool(program.observed),
