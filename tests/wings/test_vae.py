@@ -160,7 +160,7 @@ def test_latents_have_densities(dg: ModuleType, on: ModuleType, prior: str, post
     options = {"prior": PRIORS[prior], "posterior": POSTERIORS[posterior]}
     options = {n: v(dg) if callable(v) else v for n, v in options.items()}
     vae = on.stirred(dg.VAE((), (), features=2, latents=2, likelihood="gaussian", **options))
-    side = np.linspace(-12.0, 12.0, 481 if posterior == "nsf" else 121)  # a spline has corners
+    side = np.linspace(-12.0, 12.0, 961 if posterior == "nsf" else 121)  # a spline has corners
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     x = np.broadcast_to(np.array([[0.5, -1.0]], "float32"), grid.shape)
     width = 2 * np.log(side[1] - side[0])
