@@ -236,12 +236,12 @@ class Tables:
             terms.append(term)
             start += term.size
         kept = [name not in self.integrated for name in sorted(shapes)]
-        if len(terms) <= _MOST_FOLLOWED:
-            return terms, _uses(closed.jaxpr, len(values), sorted(shapes))
         if len(terms) > _MANY_SITES:
             needed, _ = partial_eval.dce_jaxpr(closed.jaxpr, kept, instantiate=True)
             self._traced = ClosedJaxpr(needed, closed.consts)
-        return terms, {}
+        if len(terms) > _MOST_FOLLOWED:
+            return terms, {}
+        return terms, _uses(closed.jaxpr, len(values), sorted(shapes))
 
 
 def _uses(jaxpr: Any, first: int, names: Sequence[str]) -> dict[str, frozenset[int]]:
