@@ -47,7 +47,7 @@ def log_sums(plan: Plan, tables: Tables) -> Float[np.ndarray, " M"]:
 
     products = products_of(plan)
     if products is None or layout is not None:
-        return _run(plan, "sums", (), tables, chunk)[0]
+        return _run(plan, "sums", (layout is not None,), tables, chunk)[0]
 
     def fast(tables: list[Array], weights: Array, key: Array) -> tuple[linear.Sums, tuple[()]]:
         return linear.log_sum(products, tables), ()
@@ -56,7 +56,7 @@ def log_sums(plan: Plan, tables: Tables) -> Float[np.ndarray, " M"]:
     lost = np.flatnonzero(~sums.sound)
     if not len(lost):
         return sums.log_sum
-    return patched(sums.log_sum, _run(plan, "sums", (), few(tables, lost), chunk)[0], lost)
+    return patched(sums.log_sum, _run(plan, "sums", (False,), few(tables, lost), chunk)[0], lost)
 
 
 def marginals(
@@ -111,7 +111,7 @@ def marginals(
     plain = chunk if layout is None else sliced
 
     def whole() -> tuple[Any, Any]:
-        return _run(plan, "marginals", tuple(wanted), tables, plain, weights)
+        return _run(plan, "marginals", (*wanted, layout is not None), tables, plain, weights)
 
     products = products_of(plan)
     if products is None or layout is not None:
@@ -128,7 +128,7 @@ def marginals(
             (found, each), summed = whole()
         elif len(lost):
             part = few(tables, lost), plain, None if weights is None else few([weights], lost)[0]
-            (more, slopes), _ = _run(plan, "marginals", static, *part)
+            (more, slopes), _ = _run(plan, "marginals", (*wanted, False), *part)
             found = patched(found, more, lost)
             each = [patched(s, m, lost) for s, m in zip(each, slopes, strict=True)]
     parts, sums = iter(each), iter(summed)
@@ -147,7 +147,7 @@ def best(plan: Plan, tables: Tables) -> tuple[Int[np.ndarray, "d M"], Float[np.n
     def chunk(tables: list[Array], weights: Array, key: Array) -> tuple[Any, tuple[()]]:
         return contraction.best(plan, tables, layout), ()
 
-    return _run(plan, "best", (), tables, chunk)[0]
+    return _run(plan, "best", (layout is not None,), tables, chunk)[0]
 
 
 def draws(plan: Plan, tables: Tables, num_samples: int, seed: int) -> Int[np.ndarray, "S d M"]:
@@ -164,7 +164,7 @@ def draws(plan: Plan, tables: Tables, num_samples: int, seed: int) -> Int[np.nda
     def chunk(tables: list[Array], weights: Array, key: Array) -> tuple[Array, tuple[()]]:
         return contraction.draw(plan, tables, random.split(key, num_samples), layout), ()
 
-    return _run(plan, "draws", (num_samples,), tables, chunk, seed=seed)[0]
+    return _run(plan, "draws", (num_samples, layout is not None), tables, chunk, seed=seed)[0]
 
 
 def slopes(plan: Plan, tables: Tables, directions: Tables) -> Float[np.ndarray, " M"]:
@@ -184,7 +184,7 @@ def slopes(plan: Plan, tables: Tables, directions: Tables) -> Float[np.ndarray, 
         slope = jax.jvp(lambda *tables: contraction.log_sum(plan, tables, layout), *moved)[1]
         return slope, ()
 
-    return _run(plan, "slopes", (), [*tables, *directions], chunk)[0]
+    return _run(plan, "slopes", (layout is not None,), [*tables, *directions], chunk)[0]
 
 
 def num_parts(tables: Tables) -> int:
@@ -207,8 +207,7 @@ def _run(
     count = -(-width // size)
     dtype = jnp.result_type(float)
     shared = tuple(table.shape[-1] == 1 for table in tables)
-    sliced = layout_of(plan, width) is not None
-    key = (plan.key, name, static, width, shared, str(dtype), sliced)
+    key = (plan.key, name, static, width, shared, str(dtype))
     if key not in _KEPT:
 
         def chunks(tables: list[Array], weights: Array, key: Array) -> tuple[Any, Any]:
