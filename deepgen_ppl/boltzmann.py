@@ -85,6 +85,25 @@ def small_matrices(
     return [small_weights(rng, below, above) for below, above in pairwise(sizes)]
 
 
+def shifts(weights: Sequence[Any], means: Sequence[Any]) -> list[Any]:
+    """Return what the units of each layer get where their neighbours have these means.
+
+    Args:
+        weights: the matrices, from the visible layer, of NumPy or of a wing.
+        means: mean statistics of each layer.
+
+    Example:
+        >>> shifts([np.ones((2, 1))], [np.ones(2), np.ones(1)])
+        [array([1., 1.]), array([2.])]
+    """
+    found = []
+    for number, mean in enumerate(means):
+        below = means[number - 1] @ weights[number - 1] if number else 0.0 * mean
+        above = weights[number] @ means[number + 1] if number < len(weights) else 0.0 * mean
+        found.append(below + above)
+    return found
+
+
 def recognition_gains(depth: int) -> tuple[float, ...]:
     """Return by how much each layer's weights count in the bottom-up pass of a deep machine.
 

@@ -38,7 +38,8 @@ def chain(energy: Any, x: np.ndarray, num_steps: int, seed: int = 0) -> np.ndarr
 
 def gradient(energy: Any, x: np.ndarray) -> list[np.ndarray]:
     """Gradients of the mean unnormalised log density."""
-    found = jax.grad(lambda e: e.unnormalised_log_prob(jnp.asarray(x)).mean())(energy)
+    rows = jnp.asarray(x)
+    found = jax.jit(jax.grad(lambda e: e.unnormalised_log_prob(rows).mean()))(energy)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
 
 
@@ -51,5 +52,5 @@ def sweeps(energy: Any, state: Any, num_steps: int, seed: int = 0) -> tuple[np.n
 def chain_gradient(energy: Any, state: Any) -> list[np.ndarray]:
     """Gradients of the mean log density by which chains count."""
     state = tuple(map(jnp.asarray, state))
-    found = jax.grad(lambda e: e.chain_log_prob(state).mean())(energy)
+    found = jax.jit(jax.grad(lambda e: e.chain_log_prob(state).mean()))(energy)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]

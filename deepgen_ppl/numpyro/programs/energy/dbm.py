@@ -34,7 +34,7 @@ class DBM(Harmonium):
     listed. `unnormalised_log_prob`, and with a log Z `log_prob`, are the lower bounds of the mean
     field \(\mu\), independent hidden units; `summed_log_prob` is exact where layers are small.
 
-    It is a ready energy: start it with `dg.pretrain_dbm(dbm, x)`, train it with
+    It is a ready energy: start it with `dg.pretrain_dbm(dbm, x)` or `dbm.centred(x)`, train it with
     `dg.contrastive(dbm, x)`, whose positive phase follows the bound and whose negative phase runs
     persistent chains, and find its log Z with `dg.log_z`.
 
@@ -73,6 +73,7 @@ class DBM(Harmonium):
     hidden_biases: tuple[Array, ...]
     log_scale: Array | None
     units: Units = eqx.field(static=True)
+    means: tuple[tuple[float, ...], ...] | None = eqx.field(static=True)
     mean_field_steps: int = eqx.field(static=True)
     log_z: Evidence | None = eqx.field(static=True)
 
@@ -94,15 +95,29 @@ class DBM(Harmonium):
         self.visible_bias = jnp.zeros(sizes[0])
         self.hidden_biases = tuple(jnp.zeros(size) for size in sizes[1:])
         self.log_scale = jnp.zeros(visible) if units == "gaussian" else None
-        self.log_z = None
+        self.means, self.log_z = None, None
 
     @property
     def hidden(self) -> tuple[int, ...]:
         """Number of units of each hidden layer."""
         return tuple(bias.shape[0] for bias in self.hidden_biases)
 
+    @property
+    def offsets(self) -> tuple[Array, ...] | None:
+        """Means of each layer that the energy is written about, None where it is not centred."""
+        return None if self.means is None else tuple(jnp.asarray(m, float) for m in self.means)
+
+    @property
+    def biases(self) -> tuple[Array, ...]:
+        """Biases of each layer, from the visible one: what its units get where others are zero."""
+        own = (self.visible_bias, *self.hidden_biases)
+        if self.offsets is None:
+            return own
+        shifts = boltzmann.shifts(self.weights, self.offsets)
+        return tuple(b - shift for b, shift in zip(own, shifts, strict=True))
+
     def with_weights(self, weights: Sequence[Any], biases: Sequence[Any]) -> DBM:
-        """Return a copy with other weights.
+        """Return a copy with other weights, not centred.
 
         Args:
             weights: the matrix of each layer to the one above, from the visible one.
@@ -111,12 +126,50 @@ class DBM(Harmonium):
         Raises:
             ValueError: an array of another shape, or another number of them.
         """
-        own = [w.shape for w in self.weights], [b.shape for b in self._biases]
+        own = [w.shape for w in self.weights], [b.shape for b in self.biases]
         boltzmann.check_layer_weights(weights, biases, *own)
         made = [tuple(jnp.asarray(x, float) for x in given) for given in (weights, biases)]
         return replaced(
-            self, weights=made[0], visible_bias=made[1][0], hidden_biases=made[1][1:], log_z=None
-        )
+            self, weights=made[0], visible_bias=made[1][0], hidden_biases=made[1][1:],
+            means=None, log_z=None,
+        )  # fmt: skip
+
+    def centred(self, x: Float[Array, "N visible"]) -> DBM:
+        r"""Return the same density, its energy written about the means that data give its units.
+
+        \[ b_l \cdot h_l = \Bigl(b'_l - W_l^\top m_{l-1} - W_{l+1} m_{l+1}\Bigr) \cdot h_l \]
+
+        with means m of the data and of the mean field, held fixed, and biases b' in place of b as
+        what is learned. Gradients of the weights are then covariances, not products that biases
+        could follow as well; so a machine can be trained from small weights, without layers that
+        were pretrained. Means move on in training: call it again between runs.
+
+        Args:
+            x: data.
+
+        Raises:
+            ValueError: data that the visible units do not take.
+
+        References:
+            Montavon, Mueller: Deep Boltzmann machines and the centering trick. In Neural Networks:
+            Tricks of the Trade, 2012. https://doi.org/10.1007/978-3-642-35289-8_33
+
+            Melchior, Fischer, Wiskott: How to center deep Boltzmann machines. JMLR 17, 2016.
+            https://jmlr.org/papers/v17/14-237.html
+
+        Example:
+            >>> dbm, x = DBM(6, (4, 3)), np.eye(6)
+            >>> moved = dbm.centred(x).unnormalised_log_prob(x) - dbm.unnormalised_log_prob(x)
+            >>> bool(abs(moved).max() < 1e-5)
+            True
+        """
+        f = self.statistics(x)
+        energies.check_values(np.asarray(x), self.units.kind, self.units.states)
+        means = [np.asarray(part).mean(0) for part in (f, *self.hidden_means(x))]
+        shifts = boltzmann.shifts([np.asarray(w) for w in self.weights], means)
+        made = tuple(jnp.asarray(b + s, float) for b, s in zip(self.biases, shifts, strict=True))
+        held = tuple(tuple(part.tolist()) for part in means)
+        return replaced(self, visible_bias=made[0], hidden_biases=made[1:], means=held)
 
     def with_scale(self, log_scale: Float[Array, " visible"]) -> DBM:
         """Return a copy whose Gaussian units have other deviations.
@@ -205,7 +258,7 @@ class DBM(Harmonium):
         net = MLP(self.units.size, classes, self.hidden, activation="sigmoid", seed=seed)
         gains = boltzmann.recognition_gains(len(self.hidden))
         weights = tuple(w * gain for w, gain in zip(self.weights, gains, strict=True))
-        biases = (*self.hidden_biases, net.biases[-1])
+        biases = (*self.biases[1:], net.biases[-1])
         return replaced(net, weights=(*weights, net.weights[-1]), biases=biases)
 
     def parts(self) -> Sides:
@@ -221,10 +274,11 @@ class DBM(Harmonium):
             ]  # fmt: skip
             rows.append(jnp.concatenate(row, 1))
         layers = [self.units, *(Units("bernoulli", size) for size in self.hidden)]
-        biases = self._biases
+        biases = self.biases
         return Sides(
             tuple(layers[::2]), tuple(layers[1::2]), jnp.concatenate(rows, 0),
-            jnp.concatenate(biases[::2]), jnp.concatenate(biases[1::2]), self.gaussian_constant(),
+            jnp.concatenate(biases[::2]), jnp.concatenate(biases[1::2]),
+            self.gaussian_constant(biases[0]),
         )  # fmt: skip
 
     def first_means(self, x: Float[Array, "*batch visible"]) -> Float[Array, "*batch first"]:
@@ -251,17 +305,13 @@ class DBM(Harmonium):
         drawn = random.bernoulli(random.fold_in(key, 2), f[..., size:]).astype(f.dtype)
         return self.with_second(key, jnp.concatenate([f[..., :size], drawn], -1))
 
-    @property
-    def _biases(self) -> tuple[Array, ...]:
-        return (self.visible_bias, *self.hidden_biases)
-
     def _mean_field(self, f: Array) -> Array:
         """Return the means of the even hidden layers, after a bottom-up pass and some sweeps."""
         held = jax.tree.map(stop_gradient, self)
         sides, size = self.sides(), self.units.size
         below, across = f @ sides.weight[:size] + sides.second_bias, sides.weight[size:]
         gains, up, means = boltzmann.recognition_gains(len(self.hidden)), f, []
-        for weight, bias, gain in zip(held.weights, held.hidden_biases, gains, strict=True):
+        for weight, bias, gain in zip(held.weights, held.biases[1:], gains, strict=True):
             up = jax.nn.sigmoid(gain * (up @ weight) + bias)
             means.append(up)
 

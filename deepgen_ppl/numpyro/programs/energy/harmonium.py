@@ -217,11 +217,16 @@ class Harmonium(Energy):
         energies.check_event(jnp.shape(x), self.event_shape, type(self).__name__)
         return layers.statistics(self.units, x, self.scale())
 
-    def gaussian_constant(self, copies: int = 1) -> Array:
-        """Return what makes the terms of Gaussian units squares, with their volume."""
+    def gaussian_constant(self, bias: Array, copies: int = 1) -> Array:
+        """Return what makes the terms of Gaussian units squares, with their volume.
+
+        Args:
+            bias: their biases.
+            copies: how many layers of them there are.
+        """
         if self.log_scale is None:
             return jnp.zeros(())
-        return copies * (self.log_scale.sum() - 0.5 * (self.visible_bias**2).sum())
+        return copies * (self.log_scale.sum() - 0.5 * (bias**2).sum())
 
     def _first_log_prob(self, f: Array, is_binary: bool) -> Array:
         """Return it, by products in halves where statistics are zeros and ones."""

@@ -143,7 +143,7 @@ class Layer(Harmonium):
         return Sides(
             (self.units,) * below, (hidden,) * above, jnp.tile(self.weight, self.copies),
             jnp.tile(self.visible_bias, below), jnp.tile(self.hidden_bias, above),
-            self.gaussian_constant(below),
+            self.gaussian_constant(self.visible_bias, below),
         )  # fmt: skip
 
     def first_means(self, x: Float[Array, "*batch visible"]) -> Float[Array, "*batch first"]:

@@ -154,7 +154,8 @@ class RBM(Harmonium):
     def parts(self) -> Sides:
         """Return the energy as one of two sides, the visible one first, with its gradients."""
         hidden = Units("bernoulli", self.num_hidden)
-        arrays = (self.weight, self.visible_bias, self.hidden_bias, self.gaussian_constant())
+        constant = self.gaussian_constant(self.visible_bias)
+        arrays = (self.weight, self.visible_bias, self.hidden_bias, constant)
         return Sides((self.units,), (hidden,), *arrays)
 
     def first_means(self, x: Float[Array, "*batch visible"]) -> Float[Array, "*batch size"]:

@@ -31,7 +31,7 @@ class DBM(Harmonium):
     listed. `unnormalised_log_prob`, and with a log Z `log_prob`, are the lower bounds of the mean
     field \(\mu\), independent hidden units; `summed_log_prob` is exact where layers are small.
 
-    It is a ready energy: start it with `dg.pretrain_dbm(dbm, x)`, train it with
+    It is a ready energy: start it with `dg.pretrain_dbm(dbm, x)` or `dbm.centred(x)`, train it with
     `dg.contrastive(dbm, x)`, whose positive phase follows the bound and whose negative phase runs
     persistent chains, and find its log Z with `dg.log_z`.
 
@@ -86,14 +86,32 @@ class DBM(Harmonium):
         self.hidden_biases = nn.ParameterList(as_parameter(np.zeros(n)) for n in sizes[1:])
         self.log_scale = as_parameter(np.zeros(visible)) if units == "gaussian" else None
         self.log_z: Evidence | None = None
+        self._means = [f"mean_{number}" for number in range(len(sizes))]
+        for name in self._means:
+            self.register_buffer(name, None)
 
     @property
     def hidden(self) -> tuple[int, ...]:
         """Number of units of each hidden layer."""
         return tuple(bias.shape[0] for bias in self.hidden_biases)
 
+    @property
+    def offsets(self) -> tuple[Tensor, ...] | None:
+        """Means of each layer that the energy is written about, None where it is not centred."""
+        found = tuple(getattr(self, name) for name in self._means)
+        return None if found[0] is None else found
+
+    @property
+    def biases(self) -> tuple[Tensor, ...]:
+        """Biases of each layer, from the visible one: what its units get where others are zero."""
+        own = (self.visible_bias, *self.hidden_biases)
+        if self.offsets is None:
+            return own
+        shifts = boltzmann.shifts(list(self.weights), self.offsets)
+        return tuple(b - shift for b, shift in zip(own, shifts, strict=True))
+
     def with_weights(self, weights: Sequence[Any], biases: Sequence[Any]) -> DBM:
-        """Return a copy with other weights.
+        """Return a copy with other weights, not centred.
 
         Args:
             weights: the matrix of each layer to the one above, from the visible one.
@@ -102,13 +120,52 @@ class DBM(Harmonium):
         Raises:
             ValueError: an array of another shape, or another number of them.
         """
-        own = [tuple(w.shape) for w in self.weights], [tuple(b.shape) for b in self._biases]
+        own = [tuple(w.shape) for w in self.weights], [tuple(b.shape) for b in self.biases]
         boltzmann.check_layer_weights(weights, biases, *own)
         made = [[as_parameter(as_numpy(x)) for x in given] for given in (weights, biases)]
         return replaced(
             self, weights=nn.ParameterList(made[0]), visible_bias=made[1][0],
             hidden_biases=nn.ParameterList(made[1][1:]), log_z=None,
+            **dict.fromkeys(self._means),
         )  # fmt: skip
+
+    def centred(self, x: Float[Tensor, "N visible"]) -> DBM:
+        r"""Return the same density, its energy written about the means that data give its units.
+
+        \[ b_l \cdot h_l = \Bigl(b'_l - W_l^\top m_{l-1} - W_{l+1} m_{l+1}\Bigr) \cdot h_l \]
+
+        with means m of the data and of the mean field, held fixed, and biases b' in place of b as
+        what is learned. Gradients of the weights are then covariances, not products that biases
+        could follow as well; so a machine can be trained from small weights, without layers that
+        were pretrained. Means move on in training: call it again between runs.
+
+        Args:
+            x: data.
+
+        Raises:
+            ValueError: data that the visible units do not take.
+
+        References:
+            Montavon, Mueller: Deep Boltzmann machines and the centering trick. In Neural Networks:
+            Tricks of the Trade, 2012. https://doi.org/10.1007/978-3-642-35289-8_33
+
+            Melchior, Fischer, Wiskott: How to center deep Boltzmann machines. JMLR 17, 2016.
+            https://jmlr.org/papers/v17/14-237.html
+
+        Example:
+            >>> dbm, x = DBM(6, (4, 3)), torch.eye(6)
+            >>> moved = dbm.centred(x).unnormalised_log_prob(x) - dbm.unnormalised_log_prob(x)
+            >>> bool(abs(moved).max() < 1e-5)
+            True
+        """
+        f = self.statistics(x)
+        energies.check_values(as_numpy(x), self.units.kind, self.units.states)
+        means = [as_numpy(part).mean(0) for part in (f, *self.hidden_means(x))]
+        shifts = boltzmann.shifts([as_numpy(w) for w in self.weights], means)
+        made = [as_parameter(as_numpy(b) + s) for b, s in zip(self.biases, shifts, strict=True)]
+        held = dict(zip(self._means, map(f.new_tensor, means), strict=True))
+        biases = nn.ParameterList(made[1:])
+        return replaced(self, visible_bias=made[0], hidden_biases=biases, **held)
 
     def with_scale(self, log_scale: Float[Tensor, " visible"]) -> DBM:
         """Return a copy whose Gaussian units have other deviations.
@@ -200,7 +257,7 @@ class DBM(Harmonium):
         with torch.no_grad():
             for number, gain in enumerate(gains):
                 net.weights[number].copy_(gain * self.weights[number])
-                net.biases[number].copy_(self.hidden_biases[number])
+                net.biases[number].copy_(self.biases[number + 1])
         return net
 
     def parts(self) -> Sides:
@@ -216,10 +273,10 @@ class DBM(Harmonium):
             ]  # fmt: skip
             rows.append(torch.cat(row, 1))
         layers = [self.units, *(Units("bernoulli", size) for size in self.hidden)]
-        biases = self._biases
+        biases = self.biases
         return Sides(
             tuple(layers[::2]), tuple(layers[1::2]), torch.cat(rows, 0),
-            torch.cat(biases[::2]), torch.cat(biases[1::2]), self.gaussian_constant(),
+            torch.cat(biases[::2]), torch.cat(biases[1::2]), self.gaussian_constant(biases[0]),
         )  # fmt: skip
 
     def first_means(self, x: Float[Tensor, "*batch visible"]) -> Float[Tensor, "*batch first"]:
@@ -249,16 +306,12 @@ class DBM(Harmonium):
             drawn = torch.bernoulli(f[..., size:], generator=generator)
             return self.with_second(generator, torch.cat([f[..., :size], drawn], -1))
 
-    @property
-    def _biases(self) -> tuple[Tensor, ...]:
-        return (self.visible_bias, *self.hidden_biases)
-
     def _mean_field(self, f: Tensor) -> Tensor:
         """Return the means of the even hidden layers, after a bottom-up pass and some sweeps."""
         sides, size = self.sides(), self.units.size
         below, across = f @ sides.weight[:size] + sides.second_bias, sides.weight[size:]
         gains, up, means = boltzmann.recognition_gains(len(self.hidden)), f, []
-        for weight, bias, gain in zip(self.weights, self.hidden_biases, gains, strict=True):
+        for weight, bias, gain in zip(self.weights, self.biases[1:], gains, strict=True):
             up = torch.sigmoid(gain * (up @ weight.detach()) + bias.detach())
             means.append(up)
         mu = torch.cat(means[1::2], -1)

@@ -214,11 +214,16 @@ class Harmonium(Energy):
         energies.check_event(np.shape(x), self.event_shape, type(self).__name__)
         return layers.statistics(self.units, x, self.scale())
 
-    def gaussian_constant(self, copies: int = 1) -> Tensor:
-        """Return what makes the terms of Gaussian units squares, with their volume."""
+    def gaussian_constant(self, bias: Tensor, copies: int = 1) -> Tensor:
+        """Return what makes the terms of Gaussian units squares, with their volume.
+
+        Args:
+            bias: their biases.
+            copies: how many layers of them there are.
+        """
         if self.log_scale is None:
             return torch.zeros(())
-        return copies * (self.log_scale.sum() - 0.5 * (self.visible_bias**2).sum())
+        return copies * (self.log_scale.sum() - 0.5 * (bias**2).sum())
 
     def _first_terms(self, sides: Sides, f: Tensor) -> Tensor:
         found = layers.log_base(sides.first, f) + f @ sides.first_bias

@@ -140,7 +140,7 @@ class Layer(Harmonium):
         return Sides(
             (self.units,) * below, (hidden,) * above, self.weight.tile(self.copies),
             self.visible_bias.tile(below), self.hidden_bias.tile(above),
-            self.gaussian_constant(below),
+            self.gaussian_constant(self.visible_bias, below),
         )  # fmt: skip
 
     def first_means(self, x: Float[Tensor, "*batch visible"]) -> Float[Tensor, "*batch first"]:
