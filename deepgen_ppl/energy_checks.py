@@ -278,8 +278,9 @@ def refuse_sampler(sampler: object) -> None:
     """
     raise ValueError(
         f"sampler={sampler!r}: chains of contrastive are moved by 'gibbs', 'gibbs_with_gradients', "
-        "'discrete_langevin', 'langevin', 'mala', 'hmc', 'chees', 'rwm', or the options of one, as "
-        "MALA(step_size=0.1); None takes an energy's own chain, or one that fits the sites."
+        "'discrete_langevin', 'langevin', 'mala', 'hmc', 'chees', 'rwm', 'tempering', or the "
+        "options of one, as MALA(step_size=0.1); None takes an energy's own chain, or one that "
+        "fits the sites."
     )
 
 

@@ -12,6 +12,7 @@ from deepgen_ppl.diagnostics import NESTED, loss_check
 
 TIELEMAN = "Tieleman 2008, ICML"
 NIJKAMP = "Nijkamp et al. 2020, AAAI"
+SYED = "Syed et al. 2022, JRSS B 84"
 HYVARINEN = "Hyvarinen 2005, JMLR 6"
 
 COPIES = 4
@@ -24,6 +25,7 @@ _WATCHED = 64
 _MOST_RHAT = 1.1
 _MOST_SPREAD = 30.0
 _MOST_GAP = 3.0
+_LEAST_SWAPS = 0.1
 _MOST_DISCREPANCY = 1e-3
 
 
@@ -104,7 +106,7 @@ def diagnose_energy(
     if verb != "contrastive":
         return Diagnosis(title, (loss_check(np.asarray(losses, float)),))
     checks = [_gap(history), _mixing(history), _spread(history), _acceptance(history)]
-    checks += [_short_run(history), _blocks(history)]
+    checks += [_swaps(history), _short_run(history), _blocks(history)]
     return Diagnosis(title, tuple(check for check in checks if check is not None))
 
 
@@ -207,6 +209,20 @@ def _acceptance(history: Mapping[str, np.ndarray]) -> Check | None:
             "a smoother energy."
         )
     return Check("acceptance of chains", value, "> 0.1", ok, advice, NIJKAMP)
+
+
+def _swaps(history: Mapping[str, np.ndarray]) -> Check | None:
+    late = _late(history, "swap_acceptance")
+    if not len(late):
+        return None
+    rate, ok = float(late.mean()), bool(late.mean() >= _LEAST_SWAPS)
+    advice = "Neighbouring temperatures swap: what is drawn at the base reaches the model."
+    if not ok:
+        advice = (
+            f"Neighbouring temperatures swap in {rate:.2g} of the tries: nothing comes down from "
+            "the base. Raise num_temperatures of ParallelTempering."
+        )
+    return Check("swaps between temperatures", rate, f">= {_LEAST_SWAPS}", ok, advice, SYED)
 
 
 def _short_run(history: Mapping[str, np.ndarray]) -> Check | None:

@@ -75,6 +75,35 @@ def classes(x, y) -> None:
         pyro.factor("energy", -((x - torch.where(y == 1, place[1], place[0])) ** 2))
 
 
+def magnet(x) -> None:
+    """Six spins that want to be equal: two modes that single changes do not cross between."""
+    field = param("field", 0.05)
+    tie = param("tie", 0.6)
+    with pyro.plate("data", len(x)):
+        x = pyro.sample("x", dist.Bernoulli(0.5).expand([6]).to_event(1), obs=x)
+        total = (2.0 * x - 1.0).sum(-1)
+        pyro.factor("energy", field * total + 0.5 * tie * (total**2 - 6.0))
+
+
+def wells(x) -> None:
+    """A number near -3 or 3, with a learned tilt."""
+    tilt = param("tilt", 0.1)
+    with pyro.plate("data", len(x)):
+        x = pyro.sample("x", dist.Normal(0.0, 3.0), obs=x)
+        pyro.factor("energy", tilt * x - 2.0 * (x**2 - 9.0) ** 2)
+
+
+def apart(x, y, side) -> None:
+    """A number and its class, whose places are far apart, and a covariate that prefers a side."""
+    place = param("place", [-3.0, 3.0])
+    slope = param("slope", 0.3)
+    with pyro.plate("data", len(x)):
+        x = pyro.sample("x", dist.Normal(0.0, 3.0), obs=x)
+        y = pyro.sample("y", dist.Bernoulli(0.5), obs=y)
+        near = -2.0 * (x - torch.where(y == 1, place[1], place[0])) ** 2
+        pyro.factor("energy", near + slope * side * y)
+
+
 def raw(x) -> None:
     """A factor of the argument itself."""
     rate = param("rate", 1.0)

@@ -119,6 +119,56 @@ def test_continuous_chains_find_the_likelihood_of_a_gaussian(dg, programs, sampl
     assert fit.diagnose().ok
 
 
+ALL_ON = np.ones((256, 6), "float32")
+FAR = np.full(256, 3.0, "float32")
+
+
+def test_tempered_chains_reach_the_other_mode_of_spins(dg, programs) -> None:
+    # All data are all on, and so are plain chains for ever: their mean would stay above 5.5.
+    before = {"field": 0.05, "tie": 0.6}
+    options = {"persistent": False, "chain_steps": 40, "sampler": "tempering"}
+    found = gradient(dg, programs, programs.magnet, (ALL_ON,), before, **options)
+    total = (2.0 * states(6) - 1.0).sum(1)
+    table = np.stack([total, 0.5 * (total**2 - 6.0)], 1)
+    mean, deviation = expected(table @ [0.05, 0.6], table)
+    both = np.array([found["field"] + 6.0, found["tie"] + 15.0])  # with the means of the data
+    assert (abs(both - mean) < 5 * deviation / np.sqrt(len(ALL_ON)) + 1e-4).all()
+
+
+@pytest.mark.parametrize("kernel", ["mala", pytest.param("chees", marks=pytest.mark.slow)])
+def test_tempered_chains_reach_the_other_well(dg, programs, kernel) -> None:
+    ladder = dg.ParallelTempering(kernel, num_temperatures=6)
+    options = {"persistent": False, "chain_steps": 100, "sampler": ladder}
+    found = gradient(dg, programs, programs.wells, (FAR,), {"tilt": 0.1}, **options)
+    x = np.linspace(-5.0, 5.0, 4001)
+    mean, deviation = expected(0.1 * x - 2.0 * (x**2 - 9.0) ** 2 - x**2 / 18.0, x[:, None])
+    assert abs(found["tilt"] + 3.0 - mean) < 5 * deviation / np.sqrt(len(FAR)) + 1e-4
+
+
+@pytest.mark.slow
+def test_tempered_chains_of_both_kinds_see_covariates(dg, programs) -> None:
+    side = np.repeat(np.float32([-1.0, 1.0, 4.0]), 200)
+    data = (np.full(600, 3.0, "float32"), np.ones(600, "float32"), side)
+    before = {"place": [-3.0, 3.0], "slope": 0.3}
+    options = {"persistent": False, "chain_steps": 100, "sampler": "tempering"}
+    found = gradient(dg, programs, programs.apart, data, before, **options)
+    one = 1.0 / (1.0 + np.exp(-0.3 * side))  # the wells of both classes weigh the same
+    mean, deviation = (side * one).mean(), np.sqrt((side**2 * one * (1.0 - one)).mean())
+    assert abs(found["slope"] + side.mean() - mean) < 5 * deviation / np.sqrt(600) + 1e-4
+
+
+def test_a_ladder_is_watched_and_kept_with_the_run(dg, programs, tmp_path) -> None:
+    ladder = dg.ParallelTempering("mala", num_temperatures=2)
+    options = {"sampler": ladder, "num_chains": 16, "params": {"tilt": 0.1}, **QUIET}
+    whole = dg.contrastive(programs.wells, FAR, num_steps=60, **options)
+    dg.contrastive(programs.wells, FAR, num_steps=30, checkpoint=tmp_path / "run", **options)
+    again = dg.contrastive(
+        programs.wells, FAR, num_steps=60, checkpoint=tmp_path / "run", **options
+    )
+    np.testing.assert_array_equal(value(again.params, "tilt"), value(whole.params, "tilt"))
+    assert any("num_temperatures" in check.advice for check in whole.diagnose().failed)
+
+
 def test_covariates_stay_and_every_row_has_a_chain(dg, programs) -> None:
     x = RNG.normal(size=300).astype("float32")
     y = (RNG.random(300) < 1 / (1 + np.exp(-1.5 * x))).astype("float32")

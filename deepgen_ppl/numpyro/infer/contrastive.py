@@ -19,7 +19,6 @@ from deepgen_ppl.numpyro.compilation import build_of, kept
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.infer.fit import Fit
 from deepgen_ppl.numpyro.infer.learn import Asked, learn, program_of, shaken, start_values
-from deepgen_ppl.numpyro.infer.negative import first_step
 from deepgen_ppl.numpyro.infer.phases import (
     check_data,
     depends_on_rows,
@@ -69,9 +68,10 @@ def contrastive(
         model: a program with factors, or a ready energy such as `EnergyModel` or `RBM`.
         *data: arrays whose leading axis is the data axis, scalars or None.
         sampler: "gibbs", "gibbs_with_gradients", "discrete_langevin", "langevin", "mala", "hmc",
-            or the options of a vectorised kernel of `mcmc`; None is a ready energy's own chain,
-            else Gibbs for discrete sites and MALA for continuous ones. Step sizes follow the
-            acceptance.
+            "tempering", or the options of a vectorised kernel of `mcmc`; None is a ready energy's
+            own chain, else Gibbs for discrete sites and MALA for continuous ones. Step sizes follow
+            the acceptance. Tempering keeps for each chain a ladder of them between the base and
+            the model, which swap places: it finds modes that no plain chain crosses to.
         persistent: whether chains go on where they were (PCD); otherwise they set out from the
             batch at each step (CD-k).
         num_chains: chains that move at each step; with covariates, or without persistence, there is
@@ -99,7 +99,8 @@ def contrastive(
         The fit. `losses` are energies of the data less energies of the chains, which hover about
         zero and are no measure of success; `history` has "energy_data", "energy_chains",
         "energy_width" (deviation among chains), "acceptance", "chain_age", "chain_rhat",
-        "chain_spread", "weight_norm" and "log_z_drift" (change of log Z since the last report);
+        "chain_spread", "weight_norm", "log_z_drift" (change of log Z since the last report) and,
+        by tempering, "swap_acceptance" (of the pair of temperatures that swaps least);
         `chains` the last visible values; `diagnose()` judges them.
 
     Raises:
@@ -191,6 +192,5 @@ def _set_up(
     if phases.positive != "sampled":
         loss = positive_loss(phases, values, inputs, batch_size, chains)
     by_row = depends_on_rows(chains, inputs, general)
-    first = first_step(getattr(chains, "kernel", getattr(chains, "continuous", None)))
-    run = Run(program, phases, chains, given, loss, batch_size, by_row, first)
+    run = Run(program, phases, chains, given, loss, batch_size, by_row)
     return run, values, inputs

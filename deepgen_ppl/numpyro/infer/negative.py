@@ -20,7 +20,7 @@ from deepgen_ppl.numpyro.kernels.estimates import van_der_corput
 
 _RATE = 0.1
 _TRAJECTORY = 1.5
-FIRST_STEP = 0.1
+_FIRST_STEP = 0.1
 
 Values = Mapping[str, Any]
 
@@ -30,13 +30,13 @@ class Moved(NamedTuple):
 
     Attributes:
         state: state of the chains.
-        log_step: logarithm of the step size to go on with.
+        tuning: what the next moves are steered by, as the logarithm of their step size.
         acceptance: mean acceptance of each chain.
         discrepancy: how far blocks were from being independent, 0 without blocks.
     """
 
     state: Any
-    log_step: Float[Array, ""]
+    tuning: Any
     acceptance: Float[Array, " chain"]
     discrepancy: Float[Array, ""]
 
@@ -48,12 +48,17 @@ class Sampler(Protocol):
     name; `rows` are the data rows that chains stand for, whose covariates they see.
     """
 
+    @property
+    def tuning(self) -> Any:
+        """What the first moves are steered by, as the logarithm of their step size."""
+        ...
+
     def start(self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
         ...
 
     def move(
-        self, key: Array, params: Values, inputs: Inputs, rows: Array, state: Any, log_step: Array,
+        self, key: Array, params: Values, inputs: Inputs, rows: Array, state: Any, tuning: Any,
         num_steps: int,
     ) -> Moved:  # fmt: skip
         """Move all chains by some steps."""
@@ -94,6 +99,7 @@ class OwnChains:
         self.static = eqx.partition(energy, eqx.is_inexact_array)[1]
         self.key, self.site = f"{name}$params", site
         self.counts_visible = energy.counts_visible
+        self.tuning = first_step(None)
 
     def module(self, params: Values) -> Any:
         """Return the energy with parameters."""
@@ -107,12 +113,12 @@ class OwnChains:
         return energy.chains_at(key, inputs.gather(rows).data[0])
 
     def move(
-        self, key: Array, params: Values, inputs: Inputs, rows: Array, state: Any, log_step: Array,
+        self, key: Array, params: Values, inputs: Inputs, rows: Array, state: Any, tuning: Any,
         num_steps: int,
     ) -> Moved:  # fmt: skip
         """Run the energy's own sweeps."""
         state = self.module(params).step_chains(key, state, num_steps)
-        return Moved(state, log_step, jnp.ones(rows.shape[0]), jnp.zeros(()))
+        return Moved(state, tuning, jnp.ones(rows.shape[0]), jnp.zeros(()))
 
     def log_prob(
         self, params: Values, inputs: Inputs, rows: Array, state: Any
@@ -154,6 +160,7 @@ class GradientChains:
         self.static = eqx.partition(energy, eqx.is_inexact_array)[1]
         self.key, self.site, self.kernel = f"{name}$params", site, kernel
         self.event_ndim = len(energy.event_shape)
+        self.tuning = first_step(kernel)
 
     def module(self, params: Values) -> Any:
         """Return the energy with parameters."""
@@ -166,7 +173,7 @@ class GradientChains:
         return biject_to(base.support).inv(jnp.asarray(x, jnp.result_type(float, x)))
 
     def move(
-        self, key: Array, params: Values, inputs: Inputs, rows: Array, state: Any, log_step: Array,
+        self, key: Array, params: Values, inputs: Inputs, rows: Array, state: Any, tuning: Any,
         num_steps: int,
     ) -> Moved:  # fmt: skip
         """Move all chains by some steps."""
@@ -180,8 +187,8 @@ class GradientChains:
             return values, back(jnp.ones_like(values))[0]
 
         flat = state.reshape(state.shape[0], -1)
-        z, log_step, rate = climb(key, self.kernel, flat, both, log_step, num_steps)
-        return Moved(z.reshape(state.shape), log_step, rate, jnp.zeros(()))
+        z, tuning, rate = climb(key, self.kernel, flat, both, tuning, num_steps)
+        return Moved(z.reshape(state.shape), tuning, rate, jnp.zeros(()))
 
     def log_prob(
         self, params: Values, inputs: Inputs, rows: Array, state: Any
@@ -210,7 +217,7 @@ def climb(
     kernel: Any,
     z: Float[Array, "chain D"],
     potential: Callable[[Array], tuple[Array, Array]],
-    log_step: Float[Array, ""],
+    log_step: Float[Array, "*kind"],
     num_steps: int,
 ) -> tuple[Array, Array, Array]:
     """Move continuous chains by a kernel, its step size following the acceptance.
@@ -220,7 +227,7 @@ def climb(
         kernel: options of `MALA`, `Langevin`, `ChEES` or `RWM`.
         z: positions.
         potential: potential energy and gradient, over the batch.
-        log_step: logarithm of the step size.
+        log_step: logarithm of the step size; one of each kind where kinds of chains take turns.
         num_steps: number of steps.
 
     Returns:
@@ -230,13 +237,18 @@ def climb(
     move, target = kernel.bind(), kernel.target_accept_prob
     lengths = getattr(kernel, "trajectory_lengths", (_TRAJECTORY,))
     length = jnp.asarray(lengths[len(lengths) // 2], z.dtype)
+    kinds = log_step.shape
 
     def one(number: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
         state, log_step, total = carry
-        steer = Controls(jnp.exp(log_step), length, van_der_corput(number), root)
+        size = jnp.exp(log_step)
+        if kinds:
+            size = jnp.tile(size, len(z) // size.size)
+        steer = Controls(size, length, van_der_corput(number), root)
         state, info = move(random.fold_in(key, number), state, potential, steer)
         rate = jnp.nan_to_num(info.acceptance)
-        return state, log_step + _RATE * (rate.mean() - target), total + rate
+        gain = rate.reshape(-1, *kinds).mean(0) - target
+        return state, log_step + _RATE * gain, total + rate
 
     begun = (hmc.init(z, potential), log_step.astype(z.dtype), jnp.zeros(len(z), z.dtype))
     state, log_step, total = lax.fori_loop(0, num_steps, one, begun)
@@ -245,4 +257,4 @@ def climb(
 
 def first_step(kernel: Any) -> float:
     """Return the logarithm of the step size that a kernel begins with."""
-    return math.log(getattr(kernel, "step_size", FIRST_STEP))
+    return math.log(getattr(kernel, "step_size", _FIRST_STEP))

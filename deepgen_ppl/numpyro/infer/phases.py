@@ -17,6 +17,7 @@ from deepgen_ppl.numpyro.data import Inputs, unwrap
 from deepgen_ppl.numpyro.handlers import unobserve
 from deepgen_ppl.numpyro.infer.negative import GradientChains, OwnChains, Sampler
 from deepgen_ppl.numpyro.infer.program_chains import ProgramChains
+from deepgen_ppl.numpyro.infer.tempered_chains import TemperedChains
 from deepgen_ppl.numpyro.infer.vectorized import resolve
 from deepgen_ppl.numpyro.kernels.chains import Chains
 from deepgen_ppl.numpyro.kernels.chees import ChEES
@@ -25,6 +26,7 @@ from deepgen_ppl.numpyro.kernels.gibbs import Gibbs
 from deepgen_ppl.numpyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.numpyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.numpyro.kernels.rwm import RWM
+from deepgen_ppl.numpyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.numpyro.objectives import ELBO, ExactMarginal
 from deepgen_ppl.numpyro.program import Pair, run
 from deepgen_ppl.numpyro.reading import read, read_pair
@@ -170,6 +172,14 @@ def kernels_of(sampler: Any, is_discrete: bool, is_continuous: bool) -> tuple[An
     return Gibbs() if is_discrete else None, (kernel or MALA()) if is_continuous else None
 
 
+def ladder_of(sampler: Any) -> ParallelTempering | None:
+    """Return the options of tempering where it is meant; without a kernel by its plain name."""
+    if isinstance(sampler, str) and sampler == "tempering":
+        return ParallelTempering(kernel=None)
+    kernel = None if sampler is None else resolve(sampler)
+    return kernel if isinstance(kernel, ParallelTempering) else None
+
+
 def negative_chains(
     phases: Phases,
     energy: Any,
@@ -196,8 +206,10 @@ def negative_chains(
         return OwnChains(energy), None
     own = freed(model, phases.negative, data, phases.by_rows, model_kwargs, values)
     discrete = [s.is_discrete for s in own.latents.values()]
+    ladder = ladder_of(sampler)
+    sampler = sampler if ladder is None else ladder.kernel
     kernels = kernels_of(sampler, any(discrete), not all(discrete))
-    if energy is not None and not any(discrete):
+    if energy is not None and not any(discrete) and ladder is None:
         return GradientChains(energy, kernels[1]), None
     source = phases.pair.model
     given = None
@@ -209,10 +221,10 @@ def negative_chains(
             kernels[1] if not all(kinds) else None,
         )
         given = ProgramChains(held, (), source, values, inputs, own_kernels, phases.by_rows)
-    chains = ProgramChains(
-        own, phases.negative, source, values, inputs, kernels, phases.by_rows, given
-    )
-    return chains, given
+    about = (own, phases.negative, source, values, inputs, kernels, phases.by_rows, given)
+    if ladder is not None:
+        return TemperedChains(ladder.num_temperatures, *about), given
+    return ProgramChains(*about), given
 
 
 def depends_on_rows(chains: Sampler, inputs: Inputs, values: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from deepgen_ppl.numpyro.infer.phases import (
 )
 from deepgen_ppl.numpyro.infer.program_chains import ProgramChains
 from deepgen_ppl.numpyro.infer.step import batch_key
+from deepgen_ppl.numpyro.infer.tempered_chains import Tuning
 
 _SMOOTHING = 0.1
 _LONGER = 10
@@ -40,7 +41,7 @@ class Pool(NamedTuple):
         age: updates since each chain set out.
         mean: running mean of each chain's centred log density.
         square: running mean of its square.
-        log_step: logarithm of the step size.
+        tuning: what their moves are steered by, as the logarithm of the step size.
         number: updates done.
         watched: smoothed energies and acceptance.
         hidden: state of the chains on hidden sites given the data, of all rows; or None.
@@ -52,7 +53,7 @@ class Pool(NamedTuple):
     age: Int[Array, " chain"]
     mean: Float[Array, " chain"]
     square: Float[Array, " chain"]
-    log_step: Float[Array, ""]
+    tuning: Any
     number: Int[Array, ""]
     watched: dict[str, Array]
     hidden: Any
@@ -70,7 +71,6 @@ class Run:
     positive: Callable[..., Any]
     batch_size: int | None
     by_row: bool
-    first: float
     options: Any = None
     build: Any = None
 
@@ -106,8 +106,10 @@ class Run:
         names = ("energy_data", "energy_chains", "energy_width", "acceptance", "discrepancy")
         self.scale = self._scale(own, inputs)
         pool = Pool(
-            state, rows, jnp.zeros(size, jnp.int32), zeros, zeros, jnp.asarray(self.first),
-            jnp.int32(0), {name: jnp.zeros(()) for name in names}, hidden, jnp.asarray(self.first),
+            state, rows, jnp.zeros(size, jnp.int32), zeros, zeros,
+            jax.tree.map(jnp.asarray, self.chains.tuning), jnp.int32(0),
+            {name: jnp.zeros(()) for name in names}, hidden,
+            jnp.asarray(0.0 if self.given is None else self.given.tuning),
         )  # fmt: skip
         self.state = {CHAINS: pool}
 
@@ -186,7 +188,7 @@ class Run:
         data = -jnp.mean(self.given.log_prob(params, inputs, index, lax.stop_gradient(found.state)))
         hidden = jax.tree.map(lambda whole, part: whole.at[index].set(part), pool.hidden,
                               found.state)  # fmt: skip
-        return pool._replace(hidden=hidden, hidden_step=found.log_step), data, {}
+        return pool._replace(hidden=hidden, hidden_step=found.tuning), data, {}
 
     def _advance(
         self, held: Any, pool: Pool, inputs: Inputs, rows: Any, key: Array
@@ -211,10 +213,10 @@ class Run:
             state = jax.tree.map(lambda a, b: _where(anew, a, b), fresh, state)
             age = jnp.where(anew, 0, age)
         found = self.chains.move(
-            keys[3], held, inputs, chain_rows, state, pool.log_step, options.chain_steps
+            keys[3], held, inputs, chain_rows, state, pool.tuning, options.chain_steps
         )
         pool = _put(pool, index, state=found.state, age=age + 1)
-        pool = pool._replace(log_step=found.log_step)
+        pool = pool._replace(tuning=found.tuning)
         return found.state, chain_rows, index, pool, found.acceptance, found.discrepancy
 
     def _remember(self, pool: Pool, index: Array | None, log_probs: Array) -> Pool:
@@ -235,7 +237,7 @@ class Run:
             begun = self.chains.start(key, params, inputs, pool.rows, False)
             steps = _LONGER * self.options.chain_steps
             found = self.chains.move(
-                random.fold_in(key, 1), params, inputs, pool.rows, begun, pool.log_step, steps
+                random.fold_in(key, 1), params, inputs, pool.rows, begun, pool.tuning, steps
             )
             fresh = self.chains.log_prob(params, inputs, pool.rows, found.state)
             return fresh, self.chains.log_prob(params, inputs, pool.rows, pool.state)
@@ -306,6 +308,8 @@ class Watch:
             "chain_spread": jnp.sqrt(jnp.mean(place**2)) if place.size else jnp.zeros(()),
             "log_z_drift": jax.nn.logsumexp(gain) - jnp.log(float(gain.shape[0])),
         }
+        if isinstance(pool.tuning, Tuning):
+            numbers["swap_acceptance"] = 1.0 - jnp.max(pool.tuning.rejections)
         return {"numbers": numbers, "youngest": pool.age.min(), "mean": pool.mean,
                 "square": pool.square}  # fmt: skip
 

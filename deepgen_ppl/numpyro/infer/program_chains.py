@@ -17,7 +17,7 @@ from deepgen_ppl.blocks import find_blocks
 from deepgen_ppl.numpyro.compilation import FAST_COMPILE, quickly
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.discrete import Discrete, read_coordinates
-from deepgen_ppl.numpyro.infer.negative import FIRST_STEP, Moved, Values, climb
+from deepgen_ppl.numpyro.infer.negative import Moved, Values, climb, first_step
 from deepgen_ppl.numpyro.joint import unconstrained
 from deepgen_ppl.numpyro.kernels import gibbs
 from deepgen_ppl.numpyro.kernels import gibbs_with_gradients as gradients_
@@ -73,14 +73,19 @@ class ProgramChains:
 
     # ------------------------------------------------------------------------------ protocol
 
+    @property
+    def tuning(self) -> Any:
+        """Logarithm of the first step size."""
+        return first_step(self.continuous)
+
     def start(self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
         hidden: dict[str, Array] = {}
         if at_data and self.given_data is not None:
             start, move = self.given_data.start, self.given_data.move
             begun = start(random.fold_in(key, 1), params, inputs, rows, False)
-            size = jnp.log(jnp.asarray(FIRST_STEP))
-            found = move(random.fold_in(key, 2), params, inputs, rows, begun, size, 1)
+            first = jnp.asarray(self.given_data.tuning)
+            found = move(random.fold_in(key, 2), params, inputs, rows, begun, first, 1)
             hidden = self.given_data.values(params, inputs, rows, found.state)
 
         def one(row: Array, key: Array, hidden: dict[str, Array]) -> tuple[Array, Array]:
@@ -94,7 +99,7 @@ class ProgramChains:
         return jax.vmap(one)(rows, random.split(key, rows.shape[0]), hidden)
 
     def move(
-        self, key: Array, params: Values, inputs: Inputs, rows: Array, state: Any, log_step: Array,
+        self, key: Array, params: Values, inputs: Inputs, rows: Any, state: Any, tuning: Any,
         num_steps: int,
     ) -> Moved:  # fmt: skip
         """Move discrete and continuous sites of all chains in turn."""
@@ -106,15 +111,13 @@ class ProgramChains:
             def potential(z: Array) -> tuple[Array, Array]:
                 return both((params, inputs), z, x, rows)
 
-            z, log_step, rate = climb(
-                key, self.continuous, state[1], potential, log_step, num_steps
-            )
-            return Moved((x, z), log_step, rate, jnp.zeros(()))
+            z, tuning, rate = climb(key, self.continuous, state[1], potential, tuning, num_steps)
+            return Moved((x, z), tuning, rate, jnp.zeros(()))
 
         def body(number: Array, now: Moved) -> Moved:
             return self._mixed(random.fold_in(key, number), args, now, number)
 
-        begun = Moved(state, log_step, jnp.zeros(rows.shape[0], self._dtype), jnp.zeros(()))
+        begun = Moved(state, tuning, jnp.zeros(len(state[0]), self._dtype), jnp.zeros(()))
         found = lax.fori_loop(0, num_steps, body, begun)
         return found._replace(acceptance=found.acceptance / num_steps)
 
@@ -206,16 +209,16 @@ class ProgramChains:
                 discrete_key, begun, terms, self.table, check=number == 0, **options
             )
             x, rate, worst = state.position, info.acceptance, info.discrepancy.max()
-        log_step = now.log_step
+        tuning = now.tuning
         if self.size:
             both = jax.vmap(jax.value_and_grad(self._energy, 1), (None, 0, 0, 0))
 
             def potential(z: Array) -> tuple[Array, Array]:
                 return both(args[:2], z, x, args[2])
 
-            z, log_step, rate = climb(continuous_key, self.continuous, z, potential, log_step, 1)
+            z, tuning, rate = climb(continuous_key, self.continuous, z, potential, tuning, 1)
         worst = jnp.maximum(now.discrepancy, worst)
-        return Moved((x, z), log_step, now.acceptance + rate, worst)
+        return Moved((x, z), tuning, now.acceptance + rate, worst)
 
     def _changed(
         self, key: Array, args: tuple[Any, ...], x: Array, z: Array
@@ -243,15 +246,21 @@ class ProgramChains:
         state, info = move(key, begun, gains, self.table.cardinality)
         return state.position, info.acceptance, jnp.zeros(())
 
+    def _anywhere(self, rows: Array) -> Any:
+        """Return what the density is looked at by, to find what depends on what."""
+        return rows
+
     def _prepare(self, params: Values, inputs: Inputs) -> None:
         """Find which coordinates may move at once."""
         rows = jnp.zeros(8, jnp.int32)
         width, about = 64, (dict(params), inputs)
-        begun = quickly(partial(self.start, at_data=False), random.key(1), *about, rows)
+        start = partial(ProgramChains.start, self, at_data=False)
+        begun = quickly(start, random.key(1), *about, rows)
         first = jax.tree.map(np.asarray, begun)
 
         def all_terms(params: Any, inputs: Inputs, x: Array, z: Array) -> Array:
-            return self._terms((params, inputs, jnp.zeros(width, jnp.int32)), x, z)
+            rows = self._anywhere(jnp.zeros(width, jnp.int32))
+            return self._terms((params, inputs, rows), x, z)
 
         at = (jnp.asarray(np.repeat(first[0][:1], width, 0)), np.repeat(first[1][:1], width, 0))
         terms = jax.jit(all_terms).lower(*about, *at).compile(compiler_options=FAST_COMPILE)

@@ -129,12 +129,17 @@ def first(
         known: `temperatures` and `roots` of that run.
     """
     roots = np.broadcast_to(np.eye(size, dtype=dtype), (num_temperatures, size, size))
-    betas = np.linspace(0.0, 1.0, num_temperatures).astype(dtype) ** dtype.type(_POWER)
+    betas = first_betas(num_temperatures, dtype)
     if known is not None:
         betas, roots = known["temperatures"].astype(dtype), known["roots"].astype(dtype)
     inverses = np.linalg.inv(roots).astype(dtype)
     values: tuple[Any, ...] = (betas, roots, inverses, np.bool_(True), dtype.type(target))
     return Ladder(*values)
+
+
+def first_betas(num_temperatures: int, dtype: np.dtype) -> Float[np.ndarray, " T"]:
+    """Return the inverse temperatures before anything is known, crowded at the prior."""
+    return np.linspace(0.0, 1.0, num_temperatures).astype(dtype) ** dtype.type(_POWER)
 
 
 def restarted(rungs: Rungs, size: int, known: np.ndarray | None = None) -> Rungs:
@@ -246,7 +251,39 @@ def swap(
         one.
     """
     reference, target = path.log_densities(position)
-    ratio = target - reference
+    turn = exchange(key, number, target - reference, betas)
+    position = jnp.take_along_axis(position, turn.order[..., None], axis=0)
+    return position, turn.rate, turn.active
+
+
+class Turn(NamedTuple):
+    """Who swaps with whom.
+
+    Attributes:
+        order: Where what stands at each temperature came from.
+        rate: Mean acceptance of each pair, 0 where it had no turn.
+        active: Whether it had one, as a number.
+    """
+
+    order: Int[Array, "T chain"]
+    rate: Float[Array, " pair"]
+    active: Float[Array, " pair"]
+
+
+def exchange(
+    key: Array,
+    number: Int[Array, ""],
+    ratio: Float[Array, "T chain"],
+    betas: Float[Array, " T"],
+) -> Turn:
+    """Decide which neighbours swap, even pairs at even steps and odd ones at odd steps.
+
+    Args:
+        key: Random key.
+        number: Number of the step.
+        ratio: Log density of the target less that of the reference, where the chains stand.
+        betas: Inverse temperatures.
+    """
     num = len(betas)
     log_rate = (betas[1:] - betas[:-1])[:, None] * (ratio[:-1] - ratio[1:])
     rate = jnp.exp(jnp.minimum(jnp.nan_to_num(log_rate, nan=-jnp.inf, neginf=-jnp.inf), 0.0))
@@ -255,10 +292,8 @@ def swap(
     moved = swapped.astype(jnp.int32)
     none = jnp.zeros_like(moved[:1])
     up, down = jnp.concatenate([moved, none]), jnp.concatenate([none, moved])
-    order = jnp.arange(num)[:, None] + up - down
-    position = jnp.take_along_axis(position, order[..., None], axis=0)
     turn = active.astype(rate.dtype)
-    return position, turn * rate.mean(-1), turn
+    return Turn(jnp.arange(num)[:, None] + up - down, turn * rate.mean(-1), turn)
 
 
 def close(
@@ -306,8 +341,14 @@ def equalised(
         >>> equalised(np.array([0.0, 0.5, 1.0]), np.array([0.6, 0.2]))
         array([0.        , 0.33333333, 1.        ])
     """
-    barrier = np.concatenate([[0.0], np.cumsum(np.maximum(rejections, 1e-3))])
-    return np.interp(np.linspace(0.0, barrier[-1], len(betas)), barrier, betas)
+    return np.asarray(spaced(betas, rejections, np))
+
+
+def spaced(betas: Any, rejections: Any, numpy: Any = jnp) -> Any:
+    """Return the ladder of `equalised`, in arrays of another library of the same functions."""
+    barrier = numpy.cumsum(numpy.maximum(rejections, 1e-3))
+    barrier = numpy.concatenate([numpy.zeros_like(barrier[:1]), barrier])
+    return numpy.interp(numpy.linspace(0.0, 1.0, len(betas)) * barrier[-1], barrier, betas)
 
 
 def _learn(rungs: Rungs, ladder: Ladder, acceptance: Float[Array, " T"]) -> Rungs:

@@ -20,7 +20,7 @@ from deepgen_ppl.pyro.parameters import Param, installed
 
 _RATE = 0.1
 _TRAJECTORY = 1.5
-FIRST_STEP = 0.1
+_FIRST_STEP = 0.1
 
 Values = Mapping[str, Tensor]
 Data = Sequence[Any]
@@ -31,13 +31,13 @@ class Moved(NamedTuple):
 
     Attributes:
         state: state of the chains.
-        log_step: logarithm of the step size to go on with.
+        tuning: what the next moves are steered by, as the logarithm of their step size.
         acceptance: mean acceptance of each chain.
         discrepancy: how far blocks were from being independent, 0 without blocks.
     """
 
     state: Any
-    log_step: Float[Tensor, ""]
+    tuning: Any
     acceptance: Float[Tensor, " chain"]
     discrepancy: Float[Tensor, ""]
 
@@ -50,12 +50,17 @@ class Sampler(Protocol):
     they see. Random numbers are torch's own.
     """
 
+    @property
+    def tuning(self) -> Any:
+        """What the first moves are steered by, as the logarithm of their step size."""
+        ...
+
     def start(self, params: Values, data: Data, rows: Tensor, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
         ...
 
     def move(
-        self, params: Values, data: Data, rows: Tensor, state: Any, log_step: Tensor, num_steps: int
+        self, params: Values, data: Data, rows: Tensor, state: Any, tuning: Any, num_steps: int
     ) -> Moved:
         """Move all chains by some steps."""
         ...
@@ -94,6 +99,7 @@ class OwnChains:
     def __init__(self, energy: Any, params: Iterable[Param], site: str = "x") -> None:
         self.energy, self.params, self.site = energy, tuple(params), site
         self.counts_visible = energy.counts_visible
+        self.tuning = first_step(None)
 
     def start(self, params: Values, data: Data, rows: Tensor, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base rate."""
@@ -103,13 +109,13 @@ class OwnChains:
             return self.energy.chains_at(None, data_.take(data, rows)[0])
 
     def move(
-        self, params: Values, data: Data, rows: Tensor, state: Any, log_step: Tensor, num_steps: int
+        self, params: Values, data: Data, rows: Tensor, state: Any, tuning: Any, num_steps: int
     ) -> Moved:
         """Run the energy's own sweeps."""
         with installed(self.params, params), torch.no_grad():
             state = self.energy.step_chains(None, state, num_steps)
-        like = log_step.new_zeros(())
-        return Moved(state, log_step, like.new_ones(len(rows)), like)
+        like = tuning.new_zeros(())
+        return Moved(state, tuning, like.new_ones(len(rows)), like)
 
     def log_prob(
         self, params: Values, data: Data, rows: Tensor, state: Any
@@ -151,6 +157,7 @@ class GradientChains:
     def __init__(self, energy: Any, params: Iterable[Param], kernel: Any, site: str = "x") -> None:
         self.energy, self.params = energy, tuple(params)
         self.kernel, self.site = kernel, site
+        self.tuning = first_step(kernel)
 
     def start(self, params: Values, data: Data, rows: Tensor, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
@@ -160,7 +167,7 @@ class GradientChains:
             return biject_to(base.support).inv(x)
 
     def move(
-        self, params: Values, data: Data, rows: Tensor, state: Any, log_step: Tensor, num_steps: int
+        self, params: Values, data: Data, rows: Tensor, state: Any, tuning: Any, num_steps: int
     ) -> Moved:
         """Move all chains by some steps."""
         shape = state.shape[1:]
@@ -174,8 +181,8 @@ class GradientChains:
 
         with installed(self.params, params):
             flat = state.reshape(len(state), -1)
-            z, log_step, rate = climb(self.kernel, flat, both, log_step, num_steps)
-        return Moved(z.reshape(state.shape), log_step, rate, log_step.new_zeros(()))
+            z, tuning, rate = climb(self.kernel, flat, both, tuning, num_steps)
+        return Moved(z.reshape(state.shape), tuning, rate, tuning.new_zeros(()))
 
     def log_prob(
         self, params: Values, data: Data, rows: Tensor, state: Any
@@ -204,7 +211,7 @@ def climb(
     kernel: Any,
     z: Float[Tensor, "chain D"],
     potential: Callable[[Tensor], tuple[Tensor, Tensor]],
-    log_step: Float[Tensor, ""],
+    log_step: Float[Tensor, "*kind"],
     num_steps: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Move continuous chains by a kernel, its step size following the acceptance.
@@ -213,7 +220,7 @@ def climb(
         kernel: options of `MALA`, `Langevin`, `ChEES` or `RWM`.
         z: positions.
         potential: potential energy and gradient, over the batch.
-        log_step: logarithm of the step size.
+        log_step: logarithm of the step size; one of each kind where kinds of chains take turns.
         num_steps: number of steps.
 
     Returns:
@@ -224,19 +231,21 @@ def climb(
     lengths = getattr(kernel, "trajectory_lengths", (_TRAJECTORY,))
     length = lengths[len(lengths) // 2]
     generator: Any = torch.default_generator
+    kinds = log_step.shape
     state, total = hmc.init(z, potential), z.new_zeros(len(z))
     for number in range(num_steps):
-        steer = Controls(float(log_step.exp()), length, van_der_corput(number), root)
+        size = log_step.exp().repeat(len(z) // len(log_step)) if kinds else float(log_step.exp())
+        steer = Controls(size, length, van_der_corput(number), root)
         state, info = move(generator, state, potential, steer)
         rate = info.acceptance.nan_to_num()
-        log_step = log_step + _RATE * (rate.mean() - target)
+        log_step = log_step + _RATE * (rate.reshape(-1, *kinds).mean(0) - target)
         total = total + rate
     return state.position.detach(), log_step.detach(), total / num_steps
 
 
-def first_step(kernel: Any) -> float:
+def first_step(kernel: Any) -> Float[Tensor, ""]:
     """Return the logarithm of the step size that a kernel begins with."""
-    return math.log(getattr(kernel, "step_size", FIRST_STEP))
+    return torch.tensor(math.log(getattr(kernel, "step_size", _FIRST_STEP)))
 
 
 def _leaves(state: Any) -> list[Tensor]:

@@ -16,6 +16,7 @@ from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.infer.negative import GradientChains, OwnChains, Sampler
 from deepgen_ppl.pyro.infer.program_chains import ProgramChains
+from deepgen_ppl.pyro.infer.tempered_chains import TemperedChains
 from deepgen_ppl.pyro.infer.vectorized import resolve
 from deepgen_ppl.pyro.kernels.chains import Chains
 from deepgen_ppl.pyro.kernels.chees import ChEES
@@ -24,6 +25,7 @@ from deepgen_ppl.pyro.kernels.gibbs import Gibbs
 from deepgen_ppl.pyro.kernels.gibbs_with_gradients import GibbsWithGradients
 from deepgen_ppl.pyro.kernels.langevin import MALA, Langevin
 from deepgen_ppl.pyro.kernels.rwm import RWM
+from deepgen_ppl.pyro.kernels.tempering import ParallelTempering
 from deepgen_ppl.pyro.objectives import ELBO, ExactMarginal
 from deepgen_ppl.pyro.parameters import forked_rng, installed, private_store
 from deepgen_ppl.pyro.program import Pair, call
@@ -171,6 +173,14 @@ def kernels_of(sampler: Any, is_discrete: bool, is_continuous: bool) -> tuple[An
     return Gibbs() if is_discrete else None, (kernel or MALA()) if is_continuous else None
 
 
+def ladder_of(sampler: Any) -> ParallelTempering | None:
+    """Return the options of tempering where it is meant; without a kernel by its plain name."""
+    if isinstance(sampler, str) and sampler == "tempering":
+        return ParallelTempering(kernel=None)
+    kernel = None if sampler is None else resolve(sampler)
+    return kernel if isinstance(kernel, ParallelTempering) else None
+
+
 def negative_chains(
     phases: Phases,
     energy: Any,
@@ -195,8 +205,10 @@ def negative_chains(
         return OwnChains(energy, phases.pair.params.values()), None
     own = freed(model, phases.negative, data, phases.by_rows, model_kwargs, values)
     discrete = [s.is_discrete for s in own.latents.values()]
+    ladder = ladder_of(sampler)
+    sampler = sampler if ladder is None else ladder.kernel
     kernels = kernels_of(sampler, any(discrete), not all(discrete))
-    if energy is not None and not any(discrete):
+    if energy is not None and not any(discrete) and ladder is None:
         return GradientChains(energy, phases.pair.params.values(), kernels[1]), None
     source, tensors = phases.pair.model, data_.to_tensors(data)
     given = None
@@ -208,10 +220,10 @@ def negative_chains(
             kernels[1] if not all(kinds) else None,
         )
         given = ProgramChains(held, (), source, values, tensors, own_kernels, phases.by_rows)
-    chains = ProgramChains(
-        own, phases.negative, source, values, tensors, kernels, phases.by_rows, given
-    )
-    return chains, given
+    about = (own, phases.negative, source, values, tensors, kernels, phases.by_rows, given)
+    if ladder is not None:
+        return TemperedChains(ladder.num_temperatures, *about), given
+    return ProgramChains(*about), given
 
 
 def depends_on_rows(chains: Sampler, data: Sequence[Any], values: Mapping[str, Tensor]) -> bool:

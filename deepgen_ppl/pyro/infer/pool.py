@@ -26,6 +26,7 @@ from deepgen_ppl.pyro.infer.phases import (
     Phases,
 )
 from deepgen_ppl.pyro.infer.program_chains import ProgramChains
+from deepgen_ppl.pyro.infer.tempered_chains import Tuning
 from deepgen_ppl.pyro.infer.train import mix
 
 _SMOOTHING = 0.1
@@ -42,7 +43,7 @@ class Pool:
         age: updates since each chain set out.
         mean: running mean of each chain's centred log density.
         square: running mean of its square.
-        log_step: logarithm of the step size.
+        tuning: what their moves are steered by, as the logarithm of the step size.
         number: updates done.
         watched: smoothed energies and acceptance.
         hidden: state of the chains on hidden sites given the data, of all rows; or None.
@@ -54,7 +55,7 @@ class Pool:
     age: Int[Tensor, " chain"]
     mean: Float[Tensor, " chain"]
     square: Float[Tensor, " chain"]
-    log_step: Float[Tensor, ""]
+    tuning: Any
     number: Int[Tensor, ""]
     watched: dict[str, Tensor]
     hidden: Any
@@ -63,9 +64,9 @@ class Pool:
     def tensors(self) -> dict[str, Tensor]:
         """Return all of them by name, as a checkpoint keeps them."""
         found = {name: getattr(self, name) for name in ("rows", "age", "mean", "square",
-                 "log_step", "number", "hidden_step")}  # fmt: skip
+                 "number", "hidden_step")}  # fmt: skip
         found |= {f"watched.{name}": value for name, value in self.watched.items()}
-        for name in ("state", "hidden"):
+        for name in ("state", "tuning", "hidden"):
             leaves = tree_leaves(getattr(self, name))
             found |= {f"{name}.{i}": leaf for i, leaf in enumerate(leaves) if leaf is not None}
         return {f"negative chains.{name}": value for name, value in found.items()}
@@ -83,7 +84,6 @@ class Run:
     data: tuple[Any, ...]
     batch_size: int | None
     by_row: bool
-    first: float
     options: Any = None
 
     def begin(self, leaves: Mapping[str, Tensor], seed: int) -> None:
@@ -113,13 +113,14 @@ class Run:
                 hidden = self.given.start(values, self.data, torch.arange(num_rows), False)
             self.scale = self._scale(values)
         names = ("energy_data", "energy_chains", "energy_width", "acceptance", "discrepancy")
-        first = torch.tensor(self.first)
+        own = torch.zeros(()) if self.given is None else self.given.tuning
         self.pool = Pool(
             tree_map(lambda leaf: leaf.detach().clone(), state), index,
-            torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.zeros(size), first,
-            torch.tensor(0), {name: torch.zeros(()) for name in names},
+            torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.zeros(size),
+            tree_map(torch.clone, self.chains.tuning), torch.tensor(0),
+            {name: torch.zeros(()) for name in names},
             tree_map(lambda leaf: leaf if leaf is None else leaf.detach().clone(), hidden),
-            first.clone(),
+            own.clone(),
         )  # fmt: skip
 
     @property
@@ -186,7 +187,7 @@ class Run:
             held, self.data, index, own, pool.hidden_step, self.options.chain_steps
         )
         _put(pool.hidden, found.state, index)
-        pool.hidden_step.copy_(found.log_step)
+        pool.hidden_step.copy_(found.tuning)
         return -self.given.log_prob(params, self.data, index, found.state).mean()
 
     def _advance(self, held: Any, rows: Tensor | None) -> tuple[Any, Tensor, Any, Tensor, Tensor]:
@@ -211,12 +212,12 @@ class Run:
             state = tree_map(lambda a, b: _where(anew, a, b), fresh, state)
             age = torch.where(anew, 0, age)
         found = self.chains.move(
-            held, self.data, chain_rows, state, pool.log_step, options.chain_steps
+            held, self.data, chain_rows, state, pool.tuning, options.chain_steps
         )
         with torch.no_grad():
             pool.age[index] = age + 1
             _put(pool.state, found.state, index)
-            pool.log_step.copy_(found.log_step)
+            _put(pool.tuning, found.tuning, ...)
         return found.state, chain_rows, index, found.acceptance, found.discrepancy
 
     def _remember(self, index: Any, log_probs: Tensor) -> None:
@@ -234,7 +235,7 @@ class Run:
         pool = self.pool
         begun = self.chains.start(params, self.data, pool.rows, False)
         steps = _LONGER * self.options.chain_steps
-        found = self.chains.move(params, self.data, pool.rows, begun, pool.log_step, steps)
+        found = self.chains.move(params, self.data, pool.rows, begun, pool.tuning, steps)
         with torch.no_grad():
             fresh, kept = (
                 self.chains.log_prob(params, self.data, pool.rows, state).double().cpu().numpy()
@@ -277,6 +278,8 @@ class Watch:
         found["chain_rhat"] = rhat
         found["chain_spread"] = self._spread()
         found["log_z_drift"] = self._drift()
+        if isinstance(pool.tuning, Tuning):
+            found["swap_acceptance"] = 1.0 - float(pool.tuning.rejections.max())
         return found
 
     def _spread(self) -> float:

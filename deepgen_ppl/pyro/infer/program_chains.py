@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from deepgen_ppl.blocks import find_blocks
 from deepgen_ppl.pyro import data as data_
 from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro import program as program_
 from deepgen_ppl.pyro.discrete import Discrete, read_coordinates
-from deepgen_ppl.pyro.infer.negative import FIRST_STEP, Data, Moved, Values, climb
+from deepgen_ppl.pyro.infer.negative import Data, Moved, Values, climb, first_step
 from deepgen_ppl.pyro.kernels import gibbs
 from deepgen_ppl.pyro.kernels import gibbs_with_gradients as gradients_
 from deepgen_ppl.pyro.kernels.gibbs import Gibbs
@@ -58,7 +59,7 @@ class ProgramChains:
         self.program, self.visible, self.source = program, visible, source
         self.by_rows, (self.discrete, self.continuous) = by_rows, kernels
         self.given_data = given_data
-        one = self._rows_of(data, torch.zeros(1, dtype=torch.int64))
+        one = data_.take(data, torch.zeros(1, dtype=torch.int64)) if by_rows else tuple(data)
         own = {n: v.detach().requires_grad_(v.requires_grad) for n, v in params.items()}
         names = [n for n, s in program.latents.items() if not s.is_discrete]
         self.coordinates: Any = None
@@ -74,19 +75,25 @@ class ProgramChains:
         self.shapes = {n: _free_shape(self.potential.transforms[n], program.latents[n].shape)
                        for n in names}  # fmt: skip
         self.size = sum(math.prod(shape) for shape in self.shapes.values())
+        self._read_beside(own, one)
         if self.coordinates is not None:
             with private_store(), handlers.validation(False), forked_rng(0), torch.no_grad():
                 self._prepare(own, data)
 
     # ------------------------------------------------------------------------------ protocol
 
+    @property
+    def tuning(self) -> Any:
+        """Logarithm of the first step size."""
+        return first_step(self.continuous)
+
     def start(self, params: Values, data: Data, rows: Tensor, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
         hidden: dict[str, Tensor] = {}
         if at_data and self.given_data is not None:
             begun = self.given_data.start(params, data, rows, False)
-            size = torch.log(torch.tensor(FIRST_STEP))
-            found = self.given_data.move(params, data, rows, begun, size, 1)
+            first = self.given_data.tuning
+            found = self.given_data.move(params, data, rows, begun, first, 1)
             hidden = self.given_data.values(params, data, rows, found.state)
         batch = self._rows_of(data, rows)
 
@@ -110,7 +117,7 @@ class ProgramChains:
             return over(each, several)
 
     def move(
-        self, params: Values, data: Data, rows: Tensor, state: Any, log_step: Tensor, num_steps: int
+        self, params: Values, data: Data, rows: Any, state: Any, tuning: Any, num_steps: int
     ) -> Moved:
         """Move discrete and continuous sites of all chains in turn."""
         params = {n: v.detach().requires_grad_(v.requires_grad) for n, v in params.items()}
@@ -118,10 +125,10 @@ class ProgramChains:
         with private_store():
             if self.coordinates is None:
                 both = self._both(params, data, batch, state[0])
-                z, log_step, rate = climb(self.continuous, state[1], both, log_step, num_steps)
-                return Moved((state[0], z), log_step, rate, log_step.new_zeros(()))
-            zero = log_step.new_zeros(())
-            now = Moved(state, log_step, log_step.new_zeros(len(rows)), zero)
+                z, tuning, rate = climb(self.continuous, state[1], both, tuning, num_steps)
+                return Moved((state[0], z), tuning, rate, tuning.new_zeros(()))
+            zeros = tuning.new_zeros(len(state[0]))
+            now = Moved(state, tuning, zeros, tuning.new_zeros(()))
             for number in range(num_steps):
                 now = self._mixed((params, data, batch), now, number)
         return now._replace(acceptance=now.acceptance / num_steps)
@@ -147,7 +154,7 @@ class ProgramChains:
 
         def one(point: tuple[Tensor, Tensor, list[Tensor]]) -> dict[str, Tensor]:
             x, z, row = point
-            view = self._view(params, self._row(data, row))
+            view = self._view(params, data, row)
             if self.coordinates is None:
                 return view.constrain(self._split(z))
             return view.constrain(x, self._split(z))
@@ -164,10 +171,10 @@ class ProgramChains:
 
     # ------------------------------------------------------------------------------- helpers
 
-    def _rows_of(self, data: Data, rows: Tensor) -> Any:
+    def _rows_of(self, data: Data, rows: Any) -> Any:
         """Return the arrays of some rows; nothing where a chain is all of the data's."""
         if not self.by_rows:
-            return list(data)
+            return []
         return [x for x in data_.take(data, rows) if data_.has_rows(x)]
 
     def _row(self, data: Data, row: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -184,14 +191,11 @@ class ProgramChains:
             run = program_.call(program, data, handlers.feasible(), answers, handlers.replay(given))
         return {name: msg["value"] for name, msg in run.sites.items()}
 
-    def _view(self, params: Values, row: Data) -> Any:
-        potential = copy.copy(self.potential)
-        potential.params, potential.data = params, tuple(row)
-        if self.coordinates is None:
-            return potential
-        view = copy.copy(self.view)
-        view.params, view.data, view.potential = params, tuple(row), potential
-        return view
+    def _read_beside(self, params: Values, data: Data) -> None:
+        """Read what there is beside the program, at one row."""
+
+    def _view(self, params: Values, data: Data, row: Any) -> Any:
+        return seen_at(self.view, params, self._row(data, row))
 
     def _split(self, z: Tensor) -> dict[str, Tensor]:
         sizes = [math.prod(shape) for shape in self.shapes.values()]
@@ -213,12 +217,12 @@ class ProgramChains:
     def _energies(self, params: Values, data: Data, batch: Any, x: Tensor, z: Tensor) -> Tensor:
         def one(point: tuple[Tensor, Tensor, list[Tensor]]) -> Tensor:
             x, z, row = point
-            view = self._view(params, self._row(data, row))
+            view = self._view(params, data, row)
             if self.coordinates is None:
                 return view.energy(self._split(z))
             return view.energy(self._split(z), x)
 
-        return over(one, (x, z, batch if self.by_rows else []))
+        return over(one, (x, z, batch))
 
     def _both(
         self, params: Values, data: Data, batch: Any, x: Tensor
@@ -238,12 +242,12 @@ class ProgramChains:
 
         def one(point: tuple[Tensor, Tensor, list[Tensor]]) -> Tensor:
             x, z, row = point
-            view = self._view(params, self._row(data, row))
+            view = self._view(params, data, row)
             return view.terms(x, view.hold(self._split(z)))
 
         lead = x.shape[:-2]
         times = math.prod(lead)
-        own = [_tiled(part, times) for part in batch] if self.by_rows else []
+        own = tree_map(lambda part: _tiled(part, times), batch)
         flat = x.reshape(-1, x.shape[-1])
         with torch.no_grad():
             found = over(one, (flat, _tiled(z, times), own))
@@ -266,12 +270,12 @@ class ProgramChains:
                 generator, begun, terms, self.table, check=number == 0, **options
             )
             x, rate, worst = state.position, info.acceptance, info.discrepancy.max()
-        log_step = now.log_step
+        tuning = now.tuning
         if self.size:
             both = self._both(args[0], args[1], args[2], x)
-            z, log_step, rate = climb(self.continuous, z, both, log_step, 1)
+            z, tuning, rate = climb(self.continuous, z, both, tuning, 1)
         worst = torch.maximum(now.discrepancy, worst)
-        return Moved((x, z), log_step, now.acceptance + rate, worst)
+        return Moved((x, z), tuning, now.acceptance + rate, worst)
 
     def _changed(
         self, args: tuple[Any, ...], x: Tensor, z: Tensor
@@ -281,10 +285,10 @@ class ProgramChains:
 
         def one(point: tuple[Tensor, Tensor, list[Tensor]]) -> tuple[Tensor, Tensor]:
             x, z, row = point
-            return self._view(params, self._row(data, row)).gains(x, self._split(z))
+            return self._view(params, data, row).gains(x, self._split(z))
 
         def gains(x: Tensor) -> tuple[Tensor, Tensor]:
-            return over(one, (x, z, batch if self.by_rows else []))
+            return over(one, (x, z, batch))
 
         if self.discrete.differences == "exact":
 
@@ -302,11 +306,16 @@ class ProgramChains:
         state, info = move(generator, begun, gains, self.table.cardinality)
         return state.position, info.acceptance, info.acceptance.new_zeros(())
 
+    def _anywhere(self, rows: Tensor) -> Any:
+        """Return what the density is looked at by, to find what depends on what."""
+        return rows
+
     def _prepare(self, params: Values, data: Data) -> None:
         """Find which coordinates may move at once."""
         rows, width = torch.zeros(8, dtype=torch.int64), 64
-        first = self.start(params, data, rows, False)
-        args = (params, data, self._rows_of(data, torch.zeros(width, dtype=torch.int64)))
+        first = ProgramChains.start(self, params, data, rows, False)
+        anywhere = self._anywhere(torch.zeros(width, dtype=torch.int64))
+        args = (params, data, self._rows_of(data, anywhere))
 
         def evaluate(points: Int[np.ndarray, "n D"], number: int) -> np.ndarray:
             found = []
@@ -321,6 +330,15 @@ class ProgramChains:
         cardinality, groups = self.coordinates.cardinality, self.coordinates.groups
         blocks = find_blocks(evaluate, cardinality, groups)
         self.table = gibbs.table(blocks, cardinality, num_terms)
+
+
+def seen_at(view: Any, params: Values, data: Data) -> Any:
+    """Return a density, of continuous sites alone or of discrete ones too, at other inputs."""
+    view = copy.copy(view)
+    view.params, view.data = params, tuple(data)
+    if isinstance(view, Discrete):
+        view.potential = seen_at(view.potential, params, data)
+    return view
 
 
 def _free_shape(transform: Any, shape: tuple[int, ...]) -> tuple[int, ...]:

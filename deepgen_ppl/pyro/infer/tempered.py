@@ -21,7 +21,6 @@ from deepgen_ppl.pyro.path import Path
 
 Sweep = Callable[[torch.Generator, Tensor, Tensor, bool], tuple[Tensor, float]]
 
-_POWER = 3.0  # of the first ladder, whose inverse temperatures crowd at the prior
 _LENGTH = 1.5  # of trajectories, in standard deviations
 _RATE, _DELAY = 1.0, 5.0  # of the step sizes' adaptation
 _POOL = 64  # exact draws of the prior that are made together, for each chain
@@ -65,7 +64,7 @@ class Tempered:
         self._generator, self._sweep, self._known = generator, sweep, known
         self.densities, self.draw, self.free = path.densities, path.sample, path.num_free
         self.ends = adaptation_.windows(num_warmup).tolist()
-        self.betas = np.linspace(0.0, 1.0, num_temperatures) ** _POWER
+        self.betas = tempering.first_betas(num_temperatures)
         self.trajectory_length, self.restarted, self.discrepancy = _LENGTH, 0, 0.0
         self.root: Tensor | None = None  # of the posterior's covariance
         self._sizes = np.full(num_temperatures, math.log(0.5))
@@ -226,23 +225,15 @@ class Tempered:
     def _swap(self, generator: torch.Generator) -> None:
         """Let neighbours swap: even pairs at one step, odd ones at the next."""
         self._parity = 1 - getattr(self, "_parity", 1)
-        lower = torch.arange(self._parity, len(self.betas) - 1, 2, device=self.z.device)
-        if not len(lower):
-            return
         beta = torch.as_tensor(self.betas).to(self.z)
-        ratio = self.values[1] - self.values[0]
-        log_rate = (beta[lower + 1] - beta[lower])[:, None] * (ratio[lower] - ratio[lower + 1])
-        rate = torch.nan_to_num(log_rate, nan=-math.inf).clamp(max=0.0).exp()
-        options: dict = {"generator": generator, "dtype": rate.dtype, "device": rate.device}
-        swapped = torch.rand(rate.shape, **options) < rate
-        order = torch.arange(len(self.betas), device=self.z.device)[:, None].repeat(
-            1, self.z.shape[1]
+        turn = tempering.exchange(
+            self._parity, self.values[1] - self.values[0], beta, generator=generator
         )
-        order[lower] = torch.where(swapped, order[lower] + 1, order[lower])
-        order[lower + 1] = torch.where(swapped, order[lower + 1] - 1, order[lower + 1])
         chain = torch.arange(self.z.shape[1], device=self.z.device)
-        self.z = self.z[order, chain]
-        self.values, self.grads = self.values[:, order, chain], self.grads[:, order, chain]
-        where = lower.cpu().numpy()
-        self._swaps[where] += rate.mean(1).cpu().numpy()
-        self._tried[where] += 1.0
+        self.z = self.z[turn.order, chain]
+        self.values, self.grads = (
+            self.values[:, turn.order, chain],
+            self.grads[:, turn.order, chain],
+        )
+        self._swaps += turn.rate.cpu().numpy()
+        self._tried += turn.active.cpu().numpy()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from deepgen_ppl import checks
+
+_POWER = 3.0  # of the first ladder, whose inverse temperatures crowd at the prior
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,52 @@ class ParallelTempering:
                 f"num_temperatures must be at least 2, got {self.num_temperatures}: one is the "
                 "prior's and one the posterior's."
             )
+
+
+class Turn(NamedTuple):
+    """Who swaps with whom.
+
+    Attributes:
+        order: Where what stands at each temperature came from.
+        rate: Mean acceptance of each pair, 0 where it had no turn.
+        active: Whether it had one, as a number.
+    """
+
+    order: Int[Tensor, "T chain"]
+    rate: Float[Tensor, " pair"]
+    active: Float[Tensor, " pair"]
+
+
+def exchange(
+    number: int,
+    ratio: Float[Tensor, "T chain"],
+    betas: Float[Tensor, " T"],
+    generator: torch.Generator | None = None,
+) -> Turn:
+    """Decide which neighbours swap, even pairs at even steps and odd ones at odd steps.
+
+    Args:
+        number: Number of the step.
+        ratio: Log density of the target less that of the reference, where the chains stand.
+        betas: Inverse temperatures.
+        generator: Source of random numbers, torch's own by default.
+    """
+    num = len(betas)
+    log_rate = (betas[1:] - betas[:-1])[:, None] * (ratio[:-1] - ratio[1:])
+    rate = torch.nan_to_num(log_rate, nan=-math.inf).clamp(max=0.0).exp()
+    active = torch.arange(num - 1, device=ratio.device) % 2 == number % 2
+    options: dict[str, Any] = {"generator": generator, "dtype": rate.dtype, "device": rate.device}
+    swapped = active[:, None] & (torch.rand(rate.shape, **options) < rate)
+    none = torch.zeros_like(swapped[:1])
+    up, down = torch.cat([swapped, none]).long(), torch.cat([none, swapped]).long()
+    turn = active.to(rate)
+    order = torch.arange(num, device=ratio.device)[:, None] + up - down
+    return Turn(order, turn * rate.mean(-1), turn)
+
+
+def first_betas(num_temperatures: int) -> Float[np.ndarray, " T"]:
+    """Return the inverse temperatures before anything is known, crowded at the prior."""
+    return np.linspace(0.0, 1.0, num_temperatures) ** _POWER
 
 
 def equalised(
