@@ -97,7 +97,8 @@ def exchange(
     rate = torch.nan_to_num(log_rate, nan=-math.inf).clamp(max=0.0).exp()
     active = torch.arange(num - 1, device=ratio.device) % 2 == number % 2
     options: dict[str, Any] = {"generator": generator, "dtype": rate.dtype, "device": rate.device}
-    swapped = active[:, None] & (torch.rand(rate.shape, **options) < rate)
+    swapped = torch.zeros_like(rate, dtype=torch.bool)
+    swapped[active] = torch.rand(rate[active].shape, **options) < rate[active]
     none = torch.zeros_like(swapped[:1])
     up, down = torch.cat([swapped, none]).long(), torch.cat([none, swapped]).long()
     turn = active.to(rate)
