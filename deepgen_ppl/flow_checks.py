@@ -46,6 +46,21 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def fraction(name: str, value: Any) -> float:
+    """Return a number between zero and one, neither of them.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> fraction("least", 0.01)
+        0.01
+    """
+    if positive(name, value) >= 1:
+        raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}.")
+    return float(value)
+
+
 def sizes(
     features: Any, context: Any, hidden: Any, least: int = 1, kind: str = "This flow"
 ) -> None:

@@ -22,6 +22,7 @@ SMALL: dict[str, Any] = {"hidden": (8,), "activation": "tanh"}
 LAYERS: dict[str, Callable[[Any, int, int], Any]] = {
     "additive coupling": lambda f, d, c: f.Coupling(d, c, f.Additive(), **SMALL),
     "affine coupling": lambda f, d, c: f.Coupling(d, c, f.Affine(), **SMALL),
+    "affine coupling along densities": lambda f, d, c: f.Coupling(d, c, along="pull", **SMALL),
     "spline coupling": lambda f, d, c: f.Coupling(d, c, f.Spline(3, 3.0), **SMALL),
     "affine autoregressive": lambda f, d, c: f.Autoregressive(d, c, f.Affine(), **SMALL),
     "inverse autoregressive": lambda f, d, c: f.Autoregressive(d, c, fast="push", **SMALL),
@@ -342,7 +343,8 @@ BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bound": (lambda f: f.NSF(2, bound=-1.0), "bound must be a positive number"),
     "order": (lambda f: f.Permutation((0, 0)), "each of 0 to 1 once"),
     "order of a flow": (lambda f: f.MAF(2, order="any"), "order must be 'reverse' or 'random'"),
-    "clamp": (lambda f: f.RealNVP(2, clamp=0.0), "clamp must be a positive number"),
+    "least": (lambda f: f.RealNVP(2, least=1.0), "least must be a number between 0 and 1"),
+    "along": (lambda f: f.Coupling(2, along="both"), "along must be 'push' or 'pull'"),
     "scale": (lambda f: f.Standardise(np.zeros(2), np.array([1.0, 0.0])), "do not vary"),
     "direction": (lambda f: f.Autoregressive(2, fast="both"), "fast must be"),
     "events": (lambda f: f.Chain([f.Reverse(2), f.Reverse(3)]), "event shape"),

@@ -4,55 +4,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deepgen_ppl import flow_checks
 
 
-def soft_clamp(value: Array, bound: float) -> Array:
-    r"""Return \(v / (1 + |v| / b)\), between -b and b, which is v to first order at zero."""
-    return value / (1.0 + jnp.abs(value) / bound)
-
-
 @dataclass(frozen=True)
 class Affine:
-    r"""Scale and shift, \( y = x\,e^{s} + t \), with log scales clamped softly to \(\pm b\).
+    r"""Scale and shift, \( y = a\,x + t \), with linear scales that stay above a least one.
+
+    \[ a(r) = \begin{cases} 1 + r & r \ge 0 \\
+       \varepsilon + (1 - \varepsilon)\,e^{r} & r < 0 \end{cases} \]
+
+    of the network's output r. Exponentials of outputs that grow make training jump; linear scales
+    do not, and so need no limit above.
 
     Args:
-        bound: largest absolute log scale b.
+        least: the least scale \(\varepsilon\), between 0 and 1.
 
     Raises:
-        ValueError: the bound is not positive.
+        ValueError: the least scale does not lie between 0 and 1.
 
     Example:
         >>> Affine().push(jnp.ones(2), jnp.zeros((2, 2)))[0].tolist()
         [1.0, 1.0]
     """
 
-    bound: float = 2.0
+    least: float = 0.1
 
     def __post_init__(self) -> None:
-        flow_checks.positive("bound", self.bound)
+        flow_checks.fraction("least", self.least)
 
     @property
     def size(self) -> int:
-        """Parameters of each feature: log scale and shift."""
+        """Parameters of each feature: output of the scale, and shift."""
         return 2
 
     def push(
         self, x: Float[Array, "*batch D"], params: Float[Array, "*batch 2 D"]
     ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
         """Map x to y, with the log derivative."""
-        log_scale = soft_clamp(params[..., 0, :], self.bound)
-        return x * jnp.exp(log_scale) + params[..., 1, :], log_scale
+        scale = self._scale(params[..., 0, :])
+        return x * scale + params[..., 1, :], jnp.log(scale)
 
     def pull(
         self, y: Float[Array, "*batch D"], params: Float[Array, "*batch 2 D"]
     ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
         """Map y to x, with the log derivative of that map."""
-        log_scale = soft_clamp(params[..., 0, :], self.bound)
-        return (y - params[..., 1, :]) * jnp.exp(-log_scale), -log_scale
+        scale = self._scale(params[..., 0, :])
+        return (y - params[..., 1, :]) / scale, -jnp.log(scale)
+
+    def _scale(self, raw: Array) -> Array:
+        return 1.0 + jax.nn.elu(raw, 1.0 - self.least)
 
 
 @dataclass(frozen=True)

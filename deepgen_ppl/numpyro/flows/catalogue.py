@@ -99,7 +99,8 @@ def RealNVP(
     transforms: int = 4,
     hidden: Sequence[int] = (64, 64),
     order: str = "random",
-    clamp: float = 2.0,
+    least: float = 0.1,
+    along: str = "pull",
     activation: str = "relu",
     support: Any = None,
     seed: int = 0,
@@ -113,7 +114,9 @@ def RealNVP(
         hidden: units of each hidden layer.
         order: what is done with the features after each layer: "reverse" turns their order round,
             "random" draws a new one (by `seed`) after every second layer.
-        clamp: largest absolute log scale of a layer, reached softly.
+        least: least scale of a layer, reached softly; above 1 scales are linear.
+        along: the way that scales and shifts are of: "pull" (from data to base) trains densities
+            more steadily, "push" (from base to data) is for guides.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -131,10 +134,10 @@ def RealNVP(
     """
 
     def make(rng: np.random.Generator) -> Layer:
-        options: dict[str, Any] = {"activation": activation, "seed": rng}
-        return Coupling(features, context, Affine(clamp), hidden, **options)
+        options: dict[str, Any] = {"along": along, "activation": activation, "seed": rng}
+        return Coupling(features, context, Affine(least), hidden, **options)
 
-    flow_checks.positive("clamp", clamp)
+    flow_checks.fraction("least", least)
     flow_checks.sizes(features, context, hidden, 2, "RealNVP")
     return Flow(ordered(make, features, transforms, order, seed), support)
 
@@ -200,7 +203,7 @@ def MAF(
     transforms: int = 4,
     hidden: Sequence[int] = (64, 64),
     order: str = "reverse",
-    clamp: float = 2.0,
+    least: float = 0.1,
     activation: str = "relu",
     support: Any = None,
     seed: int = 0,
@@ -214,7 +217,7 @@ def MAF(
         hidden: units of each hidden layer.
         order: what is done with the features after each layer: "reverse" turns their order round,
             "random" draws a new one (by `seed`) after every second layer.
-        clamp: largest absolute log scale of a layer, reached softly.
+        least: least scale of a layer, reached softly; above 1 scales are linear.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -234,9 +237,9 @@ def MAF(
 
     def make(rng: np.random.Generator) -> Layer:
         options: dict[str, Any] = {"activation": activation, "seed": rng}
-        return Autoregressive(features, context, Affine(clamp), hidden, **options)
+        return Autoregressive(features, context, Affine(least), hidden, **options)
 
-    flow_checks.positive("clamp", clamp)
+    flow_checks.fraction("least", least)
     return Flow(ordered(make, features, transforms, order, seed), support)
 
 
@@ -247,7 +250,7 @@ def IAF(
     transforms: int = 4,
     hidden: Sequence[int] = (64, 64),
     order: str = "reverse",
-    clamp: float = 2.0,
+    least: float = 0.1,
     activation: str = "relu",
     support: Any = None,
     seed: int = 0,
@@ -261,7 +264,7 @@ def IAF(
         hidden: units of each hidden layer.
         order: what is done with the features after each layer: "reverse" turns their order round,
             "random" draws a new one (by `seed`) after every second layer.
-        clamp: largest absolute log scale of a layer, reached softly.
+        least: least scale of a layer, reached softly; above 1 scales are linear.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -281,7 +284,7 @@ def IAF(
 
     def make(rng: np.random.Generator) -> Layer:
         options: dict[str, Any] = {"activation": activation, "seed": rng}
-        return Autoregressive(features, context, Affine(clamp), hidden, fast="push", **options)
+        return Autoregressive(features, context, Affine(least), hidden, fast="push", **options)
 
-    flow_checks.positive("clamp", clamp)
+    flow_checks.fraction("least", least)
     return Flow(ordered(make, features, transforms, order, seed), support)

@@ -129,7 +129,7 @@ class ImageCoupling(Layer):
     ) -> None:
         height, width, size = (flow_checks.whole("each size in shape", s) for s in shape)
         flow_checks.sizes(size, context, (channels,), 2, "A coupling of channels")
-        self.univariate = Affine(2.0)
+        self.univariate = Affine()
         stay = size // 2
         self.net = ConvNet(stay, 2 * (size - stay), channels, context, seed=seed)
         self.about = About((height, width, size), context)

@@ -11,11 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from deepgen_ppl import flow_checks
-from deepgen_ppl.numpyro.flows.affine import soft_clamp
 from deepgen_ppl.numpyro.flows.root import bracket, invert
 
 _ONE = math.log(math.expm1(1.0))  # softplus of it is one
 _LEAST = 1e-3
+
+
+def soft_clamp(value: Array, bound: float) -> Array:
+    r"""Return \(v / (1 + |v| / b)\), between -b and b, which is v to first order at zero."""
+    return value / (1.0 + jnp.abs(value) / bound)
 
 
 @dataclass(frozen=True)

@@ -7,38 +7,40 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import elu
 
 from deepgen_ppl import flow_checks
 
 
-def soft_clamp(value: Tensor, bound: float) -> Tensor:
-    r"""Return \(v / (1 + |v| / b)\), between -b and b, which is v to first order at zero."""
-    return value / torch.abs(value).div_(bound).add_(1.0)  # in place on what abs has just made
-
-
 @dataclass(frozen=True)
 class Affine:
-    r"""Scale and shift, \( y = x\,e^{s} + t \), with log scales clamped softly to \(\pm b\).
+    r"""Scale and shift, \( y = a\,x + t \), with linear scales that stay above a least one.
+
+    \[ a(r) = \begin{cases} 1 + r & r \ge 0 \\
+       \varepsilon + (1 - \varepsilon)\,e^{r} & r < 0 \end{cases} \]
+
+    of the network's output r. Exponentials of outputs that grow make training jump; linear scales
+    do not, and so need no limit above.
 
     Args:
-        bound: largest absolute log scale b.
+        least: the least scale \(\varepsilon\), between 0 and 1.
 
     Raises:
-        ValueError: the bound is not positive.
+        ValueError: the least scale does not lie between 0 and 1.
 
     Example:
         >>> Affine().push(torch.ones(2), torch.zeros(2, 2))[0].tolist()
         [1.0, 1.0]
     """
 
-    bound: float = 2.0
+    least: float = 0.1
 
     def __post_init__(self) -> None:
-        flow_checks.positive("bound", self.bound)
+        flow_checks.fraction("least", self.least)
 
     @property
     def size(self) -> int:
-        """Parameters of each feature: log scale and shift."""
+        """Parameters of each feature: output of the scale, and shift."""
         return 2
 
     def push(
@@ -46,16 +48,19 @@ class Affine:
     ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"]]:
         """Map x to y, with the log derivative."""
         raw, shift = params.unbind(-2)
-        log_scale = soft_clamp(raw, self.bound)
-        return torch.addcmul(shift, x, torch.exp(log_scale)), log_scale
+        scale = self._scale(raw)
+        return torch.addcmul(shift, x, scale), torch.log(scale)
 
     def pull(
         self, y: Float[Tensor, "*batch D"], params: Float[Tensor, "*batch 2 D"]
     ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"]]:
         """Map y to x, with the log derivative of that map."""
         raw, shift = params.unbind(-2)
-        log_rate = -soft_clamp(raw, self.bound)
-        return (y - shift) * torch.exp(log_rate), log_rate
+        scale = self._scale(raw)
+        return (y - shift) / scale, -torch.log(scale)
+
+    def _scale(self, raw: Tensor) -> Tensor:
+        return elu(raw, 1.0 - self.least).add_(1.0)  # in place on what elu has just made
 
 
 @dataclass(frozen=True)

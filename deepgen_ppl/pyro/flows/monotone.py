@@ -12,11 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from deepgen_ppl import flow_checks
-from deepgen_ppl.pyro.flows.affine import soft_clamp
 from deepgen_ppl.pyro.flows.root import bracket, invert
 
 _ONE = math.log(math.expm1(1.0))  # softplus of it is one
 _LEAST = 1e-3
+
+
+def soft_clamp(value: Tensor, bound: float) -> Tensor:
+    r"""Return \(v / (1 + |v| / b)\), between -b and b, which is v to first order at zero."""
+    return value / torch.abs(value).div_(bound).add_(1.0)  # in place on what abs has just made
 
 
 @dataclass(frozen=True)
