@@ -50,7 +50,9 @@ def flow_of(kind: Posterior, latents: int) -> Any:
         names = [name for name in flows.__all__ if name[0].isupper() and name.isupper()]
         names += ["RealNVP", "Planar", "Radial", "Sylvester"]
         make = getattr(flows, flow_checks.choice("flow", make, sorted(set(names))))
-    return make(latents, context=kind.embedding, seed=kind.seed, **kind.options)
+    options = {"along": "push"} if kind.flow == "RealNVP" else {}
+    options = {**options, **kind.options}
+    return make(latents, context=kind.embedding, seed=kind.seed, **options)
 
 
 def native(
