@@ -126,6 +126,14 @@ def undefined(x) -> None:
         numpyro.factor("energy", rate * jnp.where(x < 1.5, 0.0, jnp.nan))
 
 
+def undefined_bits(x) -> None:
+    """An energy that is not a number but where the data are."""
+    rate = param("rate", 1.0)
+    with numpyro.plate("data", len(x)):
+        x = numpyro.sample("x", dist.Bernoulli(jnp.full(3, 0.5)).to_event(1), obs=x)
+        numpyro.factor("energy", rate * jnp.where((x == 0).all(-1), 0.0, jnp.nan))
+
+
 def positive(x) -> None:
     """An energy over positive numbers."""
     rate = param("rate", 1.0)

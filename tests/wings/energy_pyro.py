@@ -127,6 +127,14 @@ def undefined(x) -> None:
         pyro.factor("energy", rate * torch.where(x < 1.5, 0.0, float("nan")))
 
 
+def undefined_bits(x) -> None:
+    """An energy that is not a number but where the data are."""
+    rate = param("rate", 1.0)
+    with pyro.plate("data", len(x)):
+        x = pyro.sample("x", dist.Bernoulli(torch.full((3,), 0.5)).to_event(1), obs=x)
+        pyro.factor("energy", rate * torch.where((x == 0).all(-1), 0.0, float("nan")))
+
+
 def positive(x) -> None:
     """An energy over positive numbers."""
     rate = param("rate", 1.0)

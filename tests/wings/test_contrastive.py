@@ -230,10 +230,25 @@ def test_chains_of_an_energy_without_normaliser_run_away(dg, programs) -> None:
     assert any("integrable" in check.advice for check in fit.diagnose().failed)
 
 
-def test_an_energy_that_is_nan_names_chain_and_step(dg, programs) -> None:
-    x = np.full(100, 1.4, "float32")
-    with pytest.raises(dg.NonFiniteError, match=r"step \d+: the energy of chain \d+ is not finite"):
-        dg.contrastive(programs.undefined, x, sampler="rwm", start="base", num_steps=50, **QUIET)
+SAMPLERS = ("rwm", "mala", "langevin", "hmc", "gibbs", *INFORMED)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    ["rwm", *(pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS[1:])],
+)
+def test_an_energy_that_is_nan_names_chain_and_step(dg, programs, sampler) -> None:
+    discrete = sampler in ("gibbs", *INFORMED)
+    model = programs.undefined_bits if discrete else programs.undefined
+    x = np.zeros((20, 3), "float32") if discrete else np.full(20, 1.4, "float32")
+    with pytest.raises(dg.NonFiniteError, match=r"step 0: the energy of chain \d+ is not finite"):
+        dg.contrastive(model, x, sampler=sampler, start="base", num_steps=5, num_chains=64, **QUIET)
+
+
+def test_an_rbm_whose_energy_is_nan_names_chain_and_step(dg) -> None:
+    rbm = dg.RBM(3, 2).with_weights(np.full((3, 2), np.inf), np.zeros(3), np.zeros(2))
+    with pytest.raises(dg.NonFiniteError, match=r"step 0: the energy of chain \d+ is not finite"):
+        dg.contrastive(rbm, BITS[:20], num_steps=5, num_chains=16, batch_size=10, **QUIET)
 
 
 BAD = {
