@@ -53,7 +53,7 @@ def log_z(
             without them); of a program: its data.
         method: "auto" (exact where it can be, else "ais"), "exact", "ais" or "reverse".
         num_chains: number K of chains.
-        num_temperatures: number of temperatures.
+        num_temperatures: number of temperatures, denser towards the energy.
         burn_in: sweeps of the draws that "reverse" begins with, from the ends of annealed chains.
         params: learned values of a program by name, or a `Fit`.
         model_kwargs: constants passed to a program by name.
@@ -194,7 +194,7 @@ def _weights(
     """Return the log weights of the way up, and of the way down where it is asked for."""
     keys = random.split(as_key(seed), 4)
     path = model.path(keys[0], *data)
-    betas = np.linspace(0.0, 1.0, num_temperatures + 1)
+    betas = normalising.temperatures(num_temperatures)
     up, state = annealed.forwards(path, betas, num_chains, keys[1], progress)
     if not reverse:
         return up, None

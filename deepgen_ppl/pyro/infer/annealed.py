@@ -76,7 +76,7 @@ class SidesPath(EnergyPath):
 
     def see(self, state: Any) -> Any:
         """Return the state with what difference and move both need."""
-        return state, state @ self.weight + self.second_bias
+        return state, torch.addmm(self.second_bias, state, self.weight)
 
     def difference(self, seen: Any, before: float, after: float) -> Float[Tensor, " chain"]:
         """Return by how much the log density of a state changes from one temperature to another."""
@@ -88,7 +88,8 @@ class SidesPath(EnergyPath):
     def move(self, generator: Generator, seen: Any, beta: float) -> Any:
         """Return the state after a reversible transition at a temperature."""
         g = layers.draw(generator, self.second, beta * seen[1])
-        eta = (1.0 - beta) * self.base + beta * (g @ self.weight.T + self.first_bias)
+        alone = torch.lerp(self.base, self.first_bias, beta)
+        eta = torch.addmm(alone, g, self.weight.T, alpha=beta)
         return layers.draw(generator, self.first, eta)
 
 

@@ -52,7 +52,7 @@ def log_z(
             without them); of a program: its data.
         method: "auto" (exact where it can be, else "ais"), "exact", "ais" or "reverse".
         num_chains: number K of chains.
-        num_temperatures: number of temperatures.
+        num_temperatures: number of temperatures, denser towards the energy.
         burn_in: sweeps of the draws that "reverse" begins with, from the ends of annealed chains.
         params: learned values of a program by name, or a `Fit`.
         model_kwargs: constants passed to a program by name.
@@ -192,7 +192,7 @@ def _weights(
 ) -> tuple[np.ndarray, Any]:  # fmt: skip
     """Return the log weights of the way up, and of the way down where it is asked for."""
     generator = generator_of(model, seed)
-    betas = np.linspace(0.0, 1.0, num_temperatures + 1)
+    betas = normalising.temperatures(num_temperatures)
     with torch.no_grad():
         path = model.path(generator, *data)
         up, state = annealed.forwards(path, betas, num_chains, generator, progress)

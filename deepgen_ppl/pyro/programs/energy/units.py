@@ -142,7 +142,7 @@ def _mean(units: Units, eta: Tensor) -> Tensor:
 def _draw(generator: Generator | None, units: Units, eta: Tensor) -> Tensor:
     if units.kind == "bernoulli":
         uniform = torch.rand(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
-        return (uniform < torch.sigmoid(eta)).to(eta.dtype)
+        return uniform.lt_(torch.sigmoid(eta.detach()))  # in place: as numbers, not truth values
     if units.kind == "gaussian":
         normal = torch.randn(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
         return eta + normal
