@@ -242,3 +242,27 @@ def rates(
             part = np.log((part * number + 1.0 / units.states) / (number + 1))
         found.append(part)
     return np.concatenate(found)
+
+
+LEAST_SWAPS = 0.1
+"""Share of tries below which neighbouring temperatures are told to swap too seldom."""
+
+
+def seldom_swaps(rate: float) -> str:
+    """Return what is to be said of temperatures that swap too seldom; nothing of others.
+
+    Args:
+        rate: share of tries in which the pair that swaps least does.
+
+    Example:
+        >>> seldom_swaps(0.3)
+        ''
+        >>> seldom_swaps(0.04)[:50]
+        'Neighbouring temperatures swap in 0.04 of the trie'
+    """
+    if rate >= LEAST_SWAPS:
+        return ""
+    return (
+        f"Neighbouring temperatures swap in {rate:.2g} of the tries: nothing comes down from the "
+        "base. Raise num_temperatures."
+    )

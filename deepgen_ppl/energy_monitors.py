@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from deepgen_ppl.diagnosis import Check, Diagnosis
 from deepgen_ppl.diagnostics import NESTED, loss_check
+from deepgen_ppl.energies import LEAST_SWAPS, seldom_swaps
 
 TIELEMAN = "Tieleman 2008, ICML"
 NIJKAMP = "Nijkamp et al. 2020, AAAI"
@@ -25,7 +26,6 @@ _WATCHED = 64
 _MOST_RHAT = 1.1
 _MOST_SPREAD = 30.0
 _MOST_GAP = 3.0
-_LEAST_SWAPS = 0.1
 _MOST_DISCREPANCY = 1e-3
 
 
@@ -215,14 +215,10 @@ def _swaps(history: Mapping[str, np.ndarray]) -> Check | None:
     late = _late(history, "swap_acceptance")
     if not len(late):
         return None
-    rate, ok = float(late.mean()), bool(late.mean() >= _LEAST_SWAPS)
-    advice = "Neighbouring temperatures swap: what is drawn at the base reaches the model."
-    if not ok:
-        advice = (
-            f"Neighbouring temperatures swap in {rate:.2g} of the tries: nothing comes down from "
-            "the base. Raise num_temperatures of ParallelTempering."
-        )
-    return Check("swaps between temperatures", rate, f">= {_LEAST_SWAPS}", ok, advice, SYED)
+    rate = float(late.mean())
+    told = seldom_swaps(rate)
+    advice = told or "Neighbouring temperatures swap: what is drawn at the base reaches the model."
+    return Check("swaps between temperatures", rate, f">= {LEAST_SWAPS}", not told, advice, SYED)
 
 
 def _short_run(history: Mapping[str, np.ndarray]) -> Check | None:

@@ -88,6 +88,18 @@ def test_chains_and_their_averages_have_the_law(made: Any, laws: Any, on: Any, k
     assert np.abs(found - wanted).max() < 0.02  # 12,800 averaged conditionals
 
 
+def test_tempered_draws_of_a_magnet_weigh_both_phases(dg: Any, on: Any) -> None:
+    ising = dg.Ising(9, dg.grid_edges(3, 3), coupling=1.0, field=0.05)
+    x = np.array(list(itertools.product((0.0, 1.0), repeat=9)))
+    log_p = on.numpy(ising.unnormalised_log_prob(on.array(x))).astype(float)
+    up = x.sum(1) > 4
+    share = np.exp(log_p[up]).sum() / np.exp(log_p).sum()
+    draws = on.numpy(ising.draws(2000, 200, num_temperatures=5, seed=2))
+    assert abs((draws.sum(1) > 4).mean() - share) < 5 * np.sqrt(share * (1 - share) / 2000)
+    plain = on.numpy(ising.draws(2000, 200, seed=2))
+    assert abs((plain.sum(1) > 4).mean() - share) > 0.05  # they stay in the phase they began in
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_exact_draws_stay_exact(made: Any, laws: Any, on: Any, kind: str) -> None:
     values, probs, _ = laws[kind]

@@ -34,6 +34,54 @@ def all_values(kind: str) -> np.ndarray:
     return np.array(list(itertools.product(states, repeat=VISIBLE)), float)
 
 
+FAR = np.repeat([[1.0, -1.0], [-1.0, 1.0]], 4, 0).repeat(2, 1) * 3.0
+
+
+@pytest.fixture(scope="module")
+def far(dg: Any) -> tuple[Any, float]:
+    """A machine whose draws have either half on, and how often they have the first."""
+    hidden = np.array([0.0, 0.0, 0.2, 0.2]) - FAR.sum(0) / 2
+    x = np.array(list(itertools.product((0.0, 1.0), repeat=8)))
+    log_p = x @ (-FAR.sum(1) / 2) + np.logaddexp(0.0, x @ FAR + hidden).sum(1)
+    first = x[:, :4].sum(1) > x[:, 4:].sum(1)
+    share = float(np.exp(logsumexp(log_p[first]) - logsumexp(log_p)))
+    return dg.RBM(8, 4).with_weights(FAR, -FAR.sum(1) / 2, hidden), share
+
+
+def first_half(x: Any) -> float:
+    """How often the first half is on."""
+    x = np.asarray(x)
+    return float((x[:, :4].sum(1) > x[:, 4:].sum(1)).mean())
+
+
+def test_tempered_draws_weigh_modes_far_apart(far: Any, on: Any) -> None:
+    """Where each plain chain stays in the mode that it fell into, half of them in each."""
+    rbm, share = far
+    assert abs(share - 0.4) < 0.01
+    found = first_half(on.numpy(rbm.draws(2000, 300, num_temperatures=4, seed=1)))
+    assert abs(found - share) < 5 * np.sqrt(share * (1 - share) / 2000)
+    with pytest.warns(UserWarning, match="swap in 0"):
+        rbm.draws(50, 30, num_temperatures=2)
+
+
+def test_tempered_chains_of_a_machine_leave_the_data(dg: Any, far: Any, on: Any) -> None:
+    """Both halves are as frequent in the data, and the machine knows better."""
+    rbm, share = far
+    x = np.repeat([[1.0] * 4 + [0.0] * 4, [0.0] * 4 + [1.0] * 4], 600, 0).astype("float32")
+    fit = dg.contrastive(
+        rbm, on.array(x), sampler=dg.ParallelTempering("gibbs", num_temperatures=4),
+        persistent=False, chain_steps=100, num_steps=1, optim=_still(dg), progress=False,
+    )  # fmt: skip
+    assert abs(first_half(fit.chains["x"]) - share) < 5 * np.sqrt(share * (1 - share) / len(x))
+
+
+def _still(dg: Any) -> Any:
+    """Steps that go nowhere."""
+    if "numpyro" in dg.__name__:
+        return importlib.import_module("optax").sgd(0.0)
+    return importlib.import_module("pyro.optim").SGD({"lr": 0.0})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_hidden_units_are_summed_out(made: Any, on: Any, kind: str) -> None:
     """The free energy is the log sum of the joint density over all hidden states."""

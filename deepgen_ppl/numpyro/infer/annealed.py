@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from typing import Any
 
@@ -17,10 +18,13 @@ from deepgen_ppl import energies
 from deepgen_ppl.annealing import systematic
 from deepgen_ppl.halves import switch
 from deepgen_ppl.harmonium import Sides
+from deepgen_ppl.numpyro.kernels import tempering
+from deepgen_ppl.numpyro.kernels.tempering import Spacing
 from deepgen_ppl.numpyro.programs.energy import halves
 from deepgen_ppl.numpyro.programs.energy import units as layers
 
 _CHUNK = 500  # temperatures of one compiled call
+_PAIRS = slice(None, -1), slice(1, None)
 
 
 class EnergyPath(eqx.Module):
@@ -192,6 +196,54 @@ def resampled(state: Any, log_weights: np.ndarray, seed: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[chosen], state)
 
 
+def swapping(
+    path: EnergyPath, state: Any, spacing: Spacing, key: Array, learning: Any = True
+) -> tuple[Any, Spacing]:
+    """Let chains at neighbouring temperatures swap, and move all of them once.
+
+    Where the path starts a move is an exact draw, so what comes up the ladder may be of any mode.
+
+    Args:
+        path: the densities.
+        state: chains at each temperature, (T, chain, ...).
+        spacing: the temperatures.
+        key: random key.
+        learning: whether they move.
+    """
+    keys, betas = random.split(key), spacing.betas
+    seen = jax.vmap(path.see)(state)
+    lower, upper = (jax.tree.map(lambda leaf, own=own: leaf[own], seen) for own in _PAIRS)
+    differences = jax.vmap(path.difference)
+    rates = differences(lower, betas[:-1], betas[1:]) + differences(upper, betas[1:], betas[:-1])
+    turn = tempering.exchange(keys[0], spacing.number, rates)
+    chain = jnp.arange(turn.order.shape[1])
+    seen = jax.tree.map(lambda leaf: leaf[turn.order, chain], seen)
+    moved = jax.vmap(path.move)(random.split(keys[1], len(betas)), seen, betas)
+    return moved, spacing.after(turn, learning)
+
+
+def tempered(
+    path: EnergyPath, num_chains: int, num_steps: int, num_temperatures: int, key: Array
+) -> Any:
+    """Return chains at the energy that swapped with others down to the start.
+
+    Temperatures move in the first half of the steps.
+
+    Args:
+        path: the densities.
+        num_chains: number of chains at each temperature.
+        num_steps: number of steps.
+        num_temperatures: number of temperatures.
+        key: random key.
+    """
+    steps = jnp.asarray(num_steps)
+    state, rate = _swap_on(path, num_chains, num_temperatures, steps, key)
+    told = energies.seldom_swaps(float(rate))
+    if told:
+        warnings.warn(told, UserWarning, stacklevel=4)
+    return state
+
+
 def own_rates(path: SidesPath, num_chains: int, num_steps: int, key: Array) -> np.ndarray:
     """Return natural parameters of units with the means of the energy's own chains.
 
@@ -241,6 +293,22 @@ def _steps(
 
     dtype = jnp.result_type(float)
     return jax.lax.scan(step, state, (keys, before.astype(dtype), after.astype(dtype)))
+
+
+@eqx.filter_jit
+def _swap_on(
+    path: EnergyPath, num_chains: int, num_temperatures: int, num_steps: Any, key: Array
+) -> tuple[Any, Array]:
+    path, keys = path.prepared(num_chains), random.split(key)
+    begun = jax.vmap(lambda key: path.start(key, num_chains))
+    state = begun(random.split(keys[0], num_temperatures))
+
+    def step(number: Any, now: tuple[Any, Spacing]) -> tuple[Any, Spacing]:
+        return swapping(path, *now, random.fold_in(keys[1], number), 2 * number < num_steps)
+
+    now = (state, Spacing.first(num_temperatures))
+    state, spacing = jax.lax.fori_loop(0, num_steps, step, now)
+    return jax.tree.map(lambda leaf: leaf[-1], state), 1.0 - spacing.rejections.max()
 
 
 @eqx.filter_jit

@@ -17,7 +17,7 @@ from deepgen_ppl.numpyro.data import Inputs, unwrap
 from deepgen_ppl.numpyro.handlers import unobserve
 from deepgen_ppl.numpyro.infer.negative import GradientChains, OwnChains, Sampler
 from deepgen_ppl.numpyro.infer.program_chains import ProgramChains
-from deepgen_ppl.numpyro.infer.tempered_chains import TemperedChains
+from deepgen_ppl.numpyro.infer.tempered_chains import TemperedChains, TemperedOwnChains
 from deepgen_ppl.numpyro.infer.vectorized import resolve
 from deepgen_ppl.numpyro.kernels.chains import Chains
 from deepgen_ppl.numpyro.kernels.chees import ChEES
@@ -180,6 +180,13 @@ def ladder_of(sampler: Any) -> ParallelTempering | None:
     return kernel if isinstance(kernel, ParallelTempering) else None
 
 
+def goes_down(ladder: ParallelTempering, energy: object) -> bool:
+    """Tell whether a ready energy's own sweeps are to be tempered, by its path."""
+    return hasattr(energy, "path_from") and (
+        ladder.kernel is None or isinstance(ladder.kernel, Gibbs)
+    )
+
+
 def negative_chains(
     phases: Phases,
     energy: Any,
@@ -202,11 +209,16 @@ def negative_chains(
         values: constrained parameters in general position.
         model_kwargs: constants passed by name.
     """
-    if energy is not None and sampler is None and isinstance(energy, Chains):
-        return OwnChains(energy), None
+    ladder = ladder_of(sampler)
+    if energy is not None and isinstance(energy, Chains):
+        if sampler is None:
+            return OwnChains(energy), None
+        if ladder is not None and goes_down(ladder, energy):
+            own: Any = energy
+            rates = own.rates(random.key(0), jnp.asarray(data[0]))
+            return TemperedOwnChains(energy, ladder.num_temperatures, rates), None
     own = freed(model, phases.negative, data, phases.by_rows, model_kwargs, values)
     discrete = [s.is_discrete for s in own.latents.values()]
-    ladder = ladder_of(sampler)
     sampler = sampler if ladder is None else ladder.kernel
     kernels = kernels_of(sampler, any(discrete), not all(discrete))
     if energy is not None and not any(discrete) and ladder is None:

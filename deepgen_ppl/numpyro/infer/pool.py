@@ -309,7 +309,7 @@ class Watch:
             "log_z_drift": jax.nn.logsumexp(gain) - jnp.log(float(gain.shape[0])),
         }
         if isinstance(pool.tuning, Tuning):
-            numbers["swap_acceptance"] = 1.0 - jnp.max(pool.tuning.rejections)
+            numbers["swap_acceptance"] = 1.0 - jnp.max(pool.tuning.spacing.rejections)
         return {"numbers": numbers, "youngest": pool.age.min(), "mean": pool.mean,
                 "square": pool.square}  # fmt: skip
 

@@ -7,36 +7,31 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax, random
 from jaxtyping import Float
 from numpyro.handlers import block
 
 from deepgen_ppl.numpyro.data import Inputs
 from deepgen_ppl.numpyro.discrete import Discrete
-from deepgen_ppl.numpyro.infer.negative import Moved, Values, first_step
+from deepgen_ppl.numpyro.infer.annealed import swapping
+from deepgen_ppl.numpyro.infer.negative import Moved, OwnChains, Values, first_step
 from deepgen_ppl.numpyro.infer.program_chains import ProgramChains
 from deepgen_ppl.numpyro.kernels import tempering
+from deepgen_ppl.numpyro.kernels.tempering import Spacing
 from deepgen_ppl.numpyro.structure import Program
 from deepgen_ppl.numpyro.unconstrained import Potential
-
-_RATE = 0.02  # least weight of a step in the running means, and of the ladder they ask for
 
 
 class Tuning(NamedTuple):
     """What the moves of all temperatures are steered by.
 
     Attributes:
+        spacing: the ladder.
         log_step: logarithm of the step size of each temperature but the hottest.
-        betas: inverse temperatures, from 0 to 1.
-        rejections: running mean of how often each pair of neighbours refuses to swap.
-        number: steps done.
     """
 
+    spacing: Spacing
     log_step: Float[Array, " T-1"]
-    betas: Float[Array, " T"]
-    rejections: Float[Array, " T-1"]
-    number: Any
 
 
 class TemperedChains(ProgramChains):
@@ -65,9 +60,8 @@ class TemperedChains(ProgramChains):
     @property
     def tuning(self) -> Tuning:
         """What the first moves are steered by."""
-        num, step = self.num_temperatures, first_step(self.continuous)
-        betas = jnp.asarray(tempering.first_betas(num, np.dtype(jnp.zeros(()).dtype)))
-        return Tuning(jnp.full(num - 1, step), betas, jnp.full(num - 1, 0.5), jnp.int32(0))
+        num = self.num_temperatures
+        return Tuning(Spacing.first(num), jnp.full(num - 1, first_step(self.continuous)))
 
     def start(self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
@@ -92,13 +86,13 @@ class TemperedChains(ProgramChains):
             state = jax.tree.map(lambda leaf, new: leaf.at[:, 0].set(new), now.state, hot)
             state, tuning = self._swapped(keys[1], args, state, now.tuning)
             warm = jax.tree.map(lambda leaf: _flat(leaf[:, 1:]), state)
-            at = jnp.repeat(rows, num - 1), jnp.tile(tuning.betas[1:], rows.shape[0])
+            at = jnp.repeat(rows, num - 1), jnp.tile(tuning.spacing.betas[1:], rows.shape[0])
             found = ProgramChains.move(self, keys[2], params, inputs, at, warm, tuning.log_step, 1)
             state = jax.tree.map(
                 lambda leaf, new: leaf.at[:, 1:].set(new.reshape(leaf[:, 1:].shape)),
                 state, found.state,
             )  # fmt: skip
-            tuning = tuning._replace(log_step=found.tuning, number=tuning.number + 1)
+            tuning = tuning._replace(log_step=found.tuning)
             rate = found.acceptance.reshape(-1, num - 1)[:, -1]
             worst = jnp.maximum(now.discrepancy, found.discrepancy)
             return Moved(state, tuning, now.acceptance + rate, worst)
@@ -151,18 +145,73 @@ class TemperedChains(ProgramChains):
 
         x, z = state
         ratios = jax.vmap(jax.vmap(ratio, (0, 0, None)))(x, z, rows).T
-        turn = tempering.exchange(key, tuning.number, ratios, tuning.betas)
+        spacing = tuning.spacing
+        turn = tempering.exchange(key, spacing.number, tempering.log_rates(ratios, spacing.betas))
         order = turn.order.T
 
         def moved(leaf: Array) -> Array:
             return jax.vmap(lambda chain, place: chain[place])(leaf, order)
 
-        tries = tuning.number // 2 + 1  # of each pair, this one among them
-        share = jnp.maximum(_RATE, 1.0 / tries) * turn.active
-        rejections = tuning.rejections + share * (1.0 - turn.rate - tuning.rejections)
-        asked = tempering.spaced(tuning.betas, rejections)
-        betas = tuning.betas + _RATE * (asked - tuning.betas)
-        return jax.tree.map(moved, state), tuning._replace(betas=betas, rejections=rejections)
+        return jax.tree.map(moved, state), tuning._replace(spacing=spacing.after(turn))
+
+
+class TemperedOwnChains(OwnChains):
+    """The chain that a ready energy brings along, on a ladder down to independent units.
+
+    Args:
+        energy: the ready energy, which has a path.
+        num_temperatures: number T of temperatures.
+        rates: natural parameters of the independent units.
+    """
+
+    def __init__(self, energy: Any, num_temperatures: int, rates: Any) -> None:
+        super().__init__(energy)
+        self.num_temperatures, self.rates = num_temperatures, rates
+        self.tuning = Tuning(Spacing.first(num_temperatures), jnp.zeros(0))
+
+    def start(self, key: Array, params: Values, inputs: Inputs, rows: Array, at_data: bool) -> Any:
+        """Return the state of chains that set out from the data rows, or from the base rate."""
+        energy, num = self.module(params), self.num_temperatures - 1
+        own = super().start(random.fold_in(key, 1), params, inputs, rows, at_data)
+        path = energy.path_from(self.rates)
+        hot = path.start(random.fold_in(key, 2), rows.shape[0] * num)
+        return jax.tree.map(
+            lambda a, b: jnp.concatenate([a.reshape(-1, num, *a.shape[1:]), b[:, None]], 1),
+            hot, energy.to_path(own),
+        )  # fmt: skip
+
+    def move(
+        self, key: Array, params: Values, inputs: Inputs, rows: Array, state: Any, tuning: Any,
+        num_steps: int,
+    ) -> Moved:  # fmt: skip
+        """Let neighbours swap, and run the energy's sweeps at all temperatures, time after time."""
+        count = rows.shape[0]
+        path = self.module(params).path_from(self.rates).prepared(count)
+
+        def step(number: Array, now: tuple[Any, Spacing]) -> tuple[Any, Spacing]:
+            return swapping(path, *now, random.fold_in(key, number))
+
+        turned = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), state)
+        found, spacing = lax.fori_loop(0, num_steps, step, (turned, tuning.spacing))
+        state = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), found)
+        return Moved(state, tuning._replace(spacing=spacing), jnp.ones(count), jnp.zeros(()))
+
+    def log_prob(
+        self, params: Values, inputs: Inputs, rows: Array, state: Any
+    ) -> Float[Array, " chain"]:
+        """Return the log density by which each coldest chain counts, as the energy has it."""
+        return super().log_prob(params, inputs, rows, self._own(params, state))
+
+    def place(self, state: Any) -> Float[Array, "chain D"]:
+        """Return nothing: these chains live where their own moves keep them."""
+        return super().place(_coldest(state))
+
+    def values(self, params: Values, inputs: Inputs, rows: Array, state: Any) -> dict[str, Array]:
+        """Return the visible values of the coldest chains."""
+        return super().values(params, inputs, rows, self._own(params, state))
+
+    def _own(self, params: Values, state: Any) -> Any:
+        return self.module(params).from_path(_coldest(state))
 
 
 class Between:

@@ -23,6 +23,7 @@ Sweep = Callable[[Array, Array, Array], tuple[Array, Array]]
 _POWER = 3.0  # of the first ladder, whose inverse temperatures crowd at the prior
 _LENGTH = 1.5  # of trajectories, in standard deviations
 _RATE, _DELAY, _DECAY = 1.0, 5.0, 0.75  # of the step sizes' adaptation
+_SHARE = 0.02  # least weight of a step in running means, and of the ladder they ask for
 _EARLY = 0.25  # share of a window that is too close to its start to count
 
 
@@ -251,7 +252,7 @@ def swap(
         one.
     """
     reference, target = path.log_densities(position)
-    turn = exchange(key, number, target - reference, betas)
+    turn = exchange(key, number, log_rates(target - reference, betas))
     position = jnp.take_along_axis(position, turn.order[..., None], axis=0)
     return position, turn.rate, turn.active
 
@@ -270,22 +271,27 @@ class Turn(NamedTuple):
     active: Float[Array, " pair"]
 
 
-def exchange(
-    key: Array,
-    number: Int[Array, ""],
-    ratio: Float[Array, "T chain"],
-    betas: Float[Array, " T"],
-) -> Turn:
+def log_rates(
+    ratio: Float[Array, "T chain"], betas: Float[Array, " T"]
+) -> Float[Array, "pair chain"]:
+    """Return the logarithm of the rates at which neighbours swap on a path of one ratio.
+
+    Args:
+        ratio: Log density of the target less that of the reference, where the chains stand.
+        betas: Inverse temperatures.
+    """
+    return (betas[1:] - betas[:-1])[:, None] * (ratio[:-1] - ratio[1:])
+
+
+def exchange(key: Array, number: Int[Array, ""], log_rate: Float[Array, "pair chain"]) -> Turn:
     """Decide which neighbours swap, even pairs at even steps and odd ones at odd steps.
 
     Args:
         key: Random key.
         number: Number of the step.
-        ratio: Log density of the target less that of the reference, where the chains stand.
-        betas: Inverse temperatures.
+        log_rate: Log density of both chains of a pair in each other's places less that of the pair.
     """
-    num = len(betas)
-    log_rate = (betas[1:] - betas[:-1])[:, None] * (ratio[:-1] - ratio[1:])
+    num = len(log_rate) + 1
     rate = jnp.exp(jnp.minimum(jnp.nan_to_num(log_rate, nan=-jnp.inf, neginf=-jnp.inf), 0.0))
     active = (jnp.arange(num - 1) % 2) == number % 2
     swapped = active[:, None] & (random.uniform(key, rate.shape, rate.dtype) < rate)
@@ -294,6 +300,40 @@ def exchange(
     up, down = jnp.concatenate([moved, none]), jnp.concatenate([none, moved])
     turn = active.astype(rate.dtype)
     return Turn(jnp.arange(num)[:, None] + up - down, turn * rate.mean(-1), turn)
+
+
+class Spacing(NamedTuple):
+    """A ladder that follows the rejections step by step, that all neighbours refuse equally often.
+
+    Attributes:
+        betas: Inverse temperatures, from 0 to 1.
+        rejections: Running mean of how often each pair of neighbours refuses to swap.
+        number: Steps done.
+    """
+
+    betas: Float[Array, " T"]
+    rejections: Float[Array, " pair"]
+    number: Int[Array, ""]
+
+    @classmethod
+    def first(cls, num_temperatures: int) -> Spacing:
+        """Return the ladder before anything is known."""
+        betas = jnp.asarray(first_betas(num_temperatures, np.dtype(jnp.zeros(()).dtype)))
+        return cls(betas, jnp.full(num_temperatures - 1, 0.5), jnp.int32(0))
+
+    def after(self, turn: Turn, learning: Any = True) -> Spacing:
+        """Return the ladder after a step.
+
+        Args:
+            turn: Who swapped.
+            learning: Whether temperatures move.
+        """
+        tries = self.number // 2 + 1  # of each pair, this one among them
+        share = jnp.maximum(_SHARE, 1.0 / tries) * turn.active
+        rejections = self.rejections + share * (1.0 - turn.rate - self.rejections)
+        asked = spaced(self.betas, rejections)
+        betas = self.betas + jnp.where(learning, _SHARE, 0.0) * (asked - self.betas)
+        return Spacing(betas, rejections, self.number + 1)
 
 
 def close(

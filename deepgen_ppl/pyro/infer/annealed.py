@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+from torch.utils._pytree import tree_map
 from tqdm.auto import tqdm
 
 from deepgen_ppl import energies
 from deepgen_ppl.annealing import systematic
 from deepgen_ppl.harmonium import Sides
+from deepgen_ppl.pyro.kernels import tempering
+from deepgen_ppl.pyro.kernels.tempering import Spacing
 from deepgen_ppl.pyro.programs.energy import units as layers
 
 _CHUNK = 500  # temperatures between two looks at the bar
@@ -159,6 +164,66 @@ def resampled(state: Any, log_weights: np.ndarray, seed: int) -> Any:
     weights = np.exp(log_weights - log_weights.max())
     chosen = systematic(weights / weights.sum(), np.random.default_rng(seed).uniform(size=()))
     return state[torch.as_tensor(chosen, device=state.device)]
+
+
+def swapping(
+    path: EnergyPath,
+    state: Sequence[Any],
+    spacing: Spacing,
+    generator: Any,
+    learning: bool = True,
+) -> tuple[list[Any], Spacing]:
+    """Let chains at neighbouring temperatures swap, and move all of them once.
+
+    Where the path starts a move is an exact draw, so what comes up the ladder may be of any mode.
+
+    Args:
+        path: the densities.
+        state: chains at each temperature.
+        spacing: the temperatures.
+        generator: source of the random numbers, torch's own when None.
+        learning: whether they move.
+    """
+    betas = spacing.betas.tolist()
+    seen = [path.see(chains) for chains in state]
+    rates = [
+        path.difference(seen[t], betas[t], betas[t + 1])
+        + path.difference(seen[t + 1], betas[t + 1], betas[t])
+        for t in range(len(betas) - 1)
+    ]
+    turn = tempering.exchange(int(spacing.number), torch.stack(rates), generator)
+    order, chain = turn.order, torch.arange(turn.order.shape[1], device=turn.order.device)
+    joined = tree_map(lambda *leaves: torch.stack(leaves)[order, chain], *seen)
+    moved = []
+    for t, beta in enumerate(betas):
+        here = tree_map(lambda leaf, t=t: leaf[t], joined)
+        moved.append(path.move(generator, here, beta))
+    return moved, spacing.after(turn, learning)
+
+
+def tempered(
+    path: EnergyPath, num_chains: int, num_steps: int, num_temperatures: int, generator: Generator
+) -> Any:
+    """Return chains at the energy that swapped with others down to the start.
+
+    Temperatures move in the first half of the steps.
+
+    Args:
+        path: the densities.
+        num_chains: number of chains at each temperature.
+        num_steps: number of steps.
+        num_temperatures: number of temperatures.
+        generator: source of the random numbers.
+    """
+    state = [path.start(generator, num_chains) for _ in range(num_temperatures)]
+    spacing = Spacing.first(num_temperatures)
+    with torch.no_grad():
+        for number in range(num_steps):
+            state, spacing = swapping(path, state, spacing, generator, 2 * number < num_steps)
+    told = energies.seldom_swaps(1.0 - float(spacing.rejections.max()))
+    if told:
+        warnings.warn(told, UserWarning, stacklevel=4)
+    return state[-1]
 
 
 def own_rates(path: SidesPath, num_chains: int, num_steps: int, generator: Generator) -> np.ndarray:

@@ -80,7 +80,8 @@ def contrastive(
             "tempering", or the options of a vectorised kernel of `mcmc`; None is a ready energy's
             own chain, else Gibbs for discrete sites and MALA for continuous ones. Step sizes follow
             the acceptance. Tempering keeps for each chain a ladder of them between the base and
-            the model, which swap places: it finds modes that no plain chain crosses to.
+            the model, which swap places: it finds modes that no plain chain crosses to. By that
+            name, or around "gibbs", it runs a machine's own sweeps at all temperatures.
         persistent: whether chains go on where they were (PCD); otherwise they set out from the
             batch at each step (CD-k).
         num_chains: chains that move at each step; with covariates, or without persistence, there is

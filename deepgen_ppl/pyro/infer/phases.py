@@ -16,7 +16,7 @@ from deepgen_ppl.pyro import handlers
 from deepgen_ppl.pyro.data import unwrap
 from deepgen_ppl.pyro.infer.negative import GradientChains, OwnChains, Sampler
 from deepgen_ppl.pyro.infer.program_chains import ProgramChains
-from deepgen_ppl.pyro.infer.tempered_chains import TemperedChains
+from deepgen_ppl.pyro.infer.tempered_chains import TemperedChains, TemperedOwnChains
 from deepgen_ppl.pyro.infer.vectorized import resolve
 from deepgen_ppl.pyro.kernels.chains import Chains
 from deepgen_ppl.pyro.kernels.chees import ChEES
@@ -181,6 +181,13 @@ def ladder_of(sampler: Any) -> ParallelTempering | None:
     return kernel if isinstance(kernel, ParallelTempering) else None
 
 
+def goes_down(ladder: ParallelTempering, energy: object) -> bool:
+    """Tell whether a ready energy's own sweeps are to be tempered, by its path."""
+    return hasattr(energy, "path_from") and (
+        ladder.kernel is None or isinstance(ladder.kernel, Gibbs)
+    )
+
+
 def negative_chains(
     phases: Phases,
     energy: Any,
@@ -201,11 +208,17 @@ def negative_chains(
         values: constrained parameters in general position.
         model_kwargs: constants passed by name.
     """
-    if energy is not None and sampler is None and isinstance(energy, Chains):
-        return OwnChains(energy, phases.pair.params.values()), None
+    ladder = ladder_of(sampler)
+    if energy is not None and isinstance(energy, Chains):
+        params = phases.pair.params.values()
+        if sampler is None:
+            return OwnChains(energy, params), None
+        if ladder is not None and goes_down(ladder, energy):
+            own: Any = energy
+            rates = own.rates(torch.Generator(), data_.to_tensors(data)[0])
+            return TemperedOwnChains(energy, params, ladder.num_temperatures, rates), None
     own = freed(model, phases.negative, data, phases.by_rows, model_kwargs, values)
     discrete = [s.is_discrete for s in own.latents.values()]
-    ladder = ladder_of(sampler)
     sampler = sampler if ladder is None else ladder.kernel
     kernels = kernels_of(sampler, any(discrete), not all(discrete))
     if energy is not None and not any(discrete) and ladder is None:

@@ -279,7 +279,7 @@ class Watch:
         found["chain_spread"] = self._spread()
         found["log_z_drift"] = self._drift()
         if isinstance(pool.tuning, Tuning):
-            found["swap_acceptance"] = 1.0 - float(pool.tuning.rejections.max())
+            found["swap_acceptance"] = 1.0 - float(pool.tuning.spacing.rejections.max())
         return found
 
     def _spread(self) -> float:

@@ -226,9 +226,8 @@ class Tempered:
         """Let neighbours swap: even pairs at one step, odd ones at the next."""
         self._parity = 1 - getattr(self, "_parity", 1)
         beta = torch.as_tensor(self.betas).to(self.z)
-        turn = tempering.exchange(
-            self._parity, self.values[1] - self.values[0], beta, generator=generator
-        )
+        log_rates = tempering.log_rates(self.values[1] - self.values[0], beta)
+        turn = tempering.exchange(self._parity, log_rates, generator=generator)
         chain = torch.arange(self.z.shape[1], device=self.z.device)
         self.z = self.z[turn.order, chain]
         self.values, self.grads = (

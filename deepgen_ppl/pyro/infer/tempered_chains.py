@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,31 +13,27 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from deepgen_ppl.pyro.discrete import Discrete
-from deepgen_ppl.pyro.infer.negative import Data, Moved, Values, first_step
+from deepgen_ppl.pyro.infer.annealed import swapping
+from deepgen_ppl.pyro.infer.negative import Data, Moved, OwnChains, Values, first_step
 from deepgen_ppl.pyro.infer.program_chains import ProgramChains, seen_at
 from deepgen_ppl.pyro.kernels import tempering
-from deepgen_ppl.pyro.parameters import private_store
+from deepgen_ppl.pyro.kernels.tempering import Spacing
+from deepgen_ppl.pyro.parameters import Param, installed, private_store
 from deepgen_ppl.pyro.pointwise import over
 from deepgen_ppl.pyro.structure import Program
 from deepgen_ppl.pyro.unconstrained import Potential
-
-_RATE = 0.02  # least weight of a step in the running means, and of the ladder they ask for
 
 
 class Tuning(NamedTuple):
     """What the moves of all temperatures are steered by.
 
     Attributes:
+        spacing: the ladder.
         log_step: logarithm of the step size of each temperature but the hottest.
-        betas: inverse temperatures, from 0 to 1.
-        rejections: running mean of how often each pair of neighbours refuses to swap.
-        number: steps done.
     """
 
+    spacing: Spacing
     log_step: Float[Tensor, " T-1"]
-    betas: Float[Tensor, " T"]
-    rejections: Float[Tensor, " T-1"]
-    number: Any
 
 
 class TemperedChains(ProgramChains):
@@ -67,9 +64,7 @@ class TemperedChains(ProgramChains):
     def tuning(self) -> Tuning:
         """What the first moves are steered by."""
         num = self.num_temperatures
-        betas = torch.as_tensor(tempering.first_betas(num)).to(torch.get_default_dtype())
-        step = first_step(self.continuous).repeat(num - 1)
-        return Tuning(step, betas, torch.full((num - 1,), 0.5), torch.tensor(0))
+        return Tuning(Spacing.first(num), first_step(self.continuous).repeat(num - 1))
 
     def start(self, params: Values, data: Data, rows: Tensor, at_data: bool) -> Any:
         """Return the state of chains that set out from the data rows, or from the base."""
@@ -92,13 +87,13 @@ class TemperedChains(ProgramChains):
             )
             state, tuning = self._swapped((params, data, rows), state, tuning)
             warm = tree_map(lambda leaf: leaf[:, 1:].flatten(0, 1), state)
-            at = rows.repeat_interleave(num - 1), tuning.betas[1:].repeat(len(rows))
+            at = rows.repeat_interleave(num - 1), tuning.spacing.betas[1:].repeat(len(rows))
             found = super().move(params, data, at, warm, tuning.log_step, 1)
             state = tree_map(
                 lambda leaf, new: torch.cat([leaf[:, :1], new.reshape(leaf[:, 1:].shape)], 1),
                 state, found.state,
             )  # fmt: skip
-            tuning = tuning._replace(log_step=found.tuning, number=tuning.number + 1)
+            tuning = tuning._replace(log_step=found.tuning)
             total = total + found.acceptance.reshape(-1, num - 1)[:, -1]
             worst = torch.maximum(worst, found.discrepancy)
         return Moved(state, tuning, total / num_steps, worst)
@@ -159,15 +154,75 @@ class TemperedChains(ProgramChains):
         flat = tree_map(lambda leaf: leaf.flatten(0, 1), state)
         with private_store(), torch.no_grad():
             ratios = over(ratio, (*flat, every)).reshape(-1, num).mT
-        turn = tempering.exchange(int(tuning.number), ratios, tuning.betas)
+        spacing = tuning.spacing
+        log_rates = tempering.log_rates(ratios, spacing.betas)
+        turn = tempering.exchange(int(spacing.number), log_rates)
         order, chain = turn.order.mT, torch.arange(len(rows))[:, None]
-        tries = int(tuning.number) // 2 + 1  # of each pair, this one among them
-        share = max(_RATE, 1.0 / tries) * turn.active
-        rejections = tuning.rejections + share * (1.0 - turn.rate - tuning.rejections)
-        asked = tempering.equalised(tuning.betas.numpy(), rejections.numpy())
-        betas = tuning.betas + _RATE * (torch.as_tensor(asked).to(tuning.betas) - tuning.betas)
         moved = tree_map(lambda leaf: leaf[chain, order], state)
-        return moved, tuning._replace(betas=betas, rejections=rejections)
+        return moved, tuning._replace(spacing=spacing.after(turn))
+
+
+class TemperedOwnChains(OwnChains):
+    """The chain that a ready energy brings along, on a ladder down to independent units.
+
+    Args:
+        energy: the ready energy, which has a path.
+        params: its parameters, as its program was read.
+        num_temperatures: number T of temperatures.
+        rates: natural parameters of the independent units.
+    """
+
+    def __init__(
+        self, energy: Any, params: Iterable[Param], num_temperatures: int, rates: Any
+    ) -> None:
+        super().__init__(energy, params)
+        self.num_temperatures, self.rates = num_temperatures, rates
+        self.tuning: Any = Tuning(Spacing.first(num_temperatures), torch.zeros(0))
+
+    def start(self, params: Values, data: Data, rows: Tensor, at_data: bool) -> Any:
+        """Return the state of chains that set out from the data rows, or from the base rate."""
+        num = self.num_temperatures - 1
+        own = super().start(params, data, rows, at_data)
+        with installed(self.params, params), torch.no_grad():
+            hot = self.energy.path_from(self.rates).start(None, len(rows) * num)
+            return tree_map(
+                lambda a, b: torch.cat([a.reshape(-1, num, *a.shape[1:]), b[:, None]], 1),
+                hot, self.energy.to_path(own),
+            )  # fmt: skip
+
+    def move(
+        self, params: Values, data: Data, rows: Tensor, state: Any, tuning: Any, num_steps: int
+    ) -> Moved:
+        """Let neighbours swap, and run the energy's sweeps at all temperatures, time after time."""
+        spacing: Spacing = tuning.spacing
+        with installed(self.params, params), torch.no_grad():
+            path = self.energy.path_from(self.rates)
+            found = [
+                tree_map(lambda leaf, t=t: leaf[:, t], state) for t in range(self.num_temperatures)
+            ]
+            for _ in range(num_steps):
+                found, spacing = swapping(path, found, spacing, None)
+            state = tree_map(lambda *leaves: torch.stack(leaves, 1), *found)
+        ones = torch.ones(len(rows))
+        return Moved(state, tuning._replace(spacing=spacing), ones, ones.new_zeros(()))
+
+    def log_prob(
+        self, params: Values, data: Data, rows: Tensor, state: Any
+    ) -> Float[Tensor, " chain"]:
+        """Return the log density by which each coldest chain counts, as the energy has it."""
+        return super().log_prob(params, data, rows, self._own(params, state))
+
+    def place(self, state: Any) -> Float[Tensor, "chain D"]:
+        """Return nothing: these chains live where their own moves keep them."""
+        return super().place(_coldest(state))
+
+    def values(self, params: Values, data: Data, rows: Tensor, state: Any) -> dict[str, Tensor]:
+        """Return the visible values of the coldest chains."""
+        return super().values(params, data, rows, self._own(params, state))
+
+    def _own(self, params: Values, state: Any) -> Any:
+        with installed(self.params, params), torch.no_grad():
+            return self.energy.from_path(_coldest(state))
 
 
 class Between:

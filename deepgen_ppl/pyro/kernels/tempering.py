@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deepgen_ppl import checks
 
+_SHARE = 0.02  # least weight of a step in running means, and of the ladder they ask for
 _POWER = 3.0  # of the first ladder, whose inverse temperatures crowd at the prior
 
 
@@ -78,32 +79,75 @@ class Turn(NamedTuple):
     active: Float[Tensor, " pair"]
 
 
+def log_rates(
+    ratio: Float[Tensor, "T chain"], betas: Float[Tensor, " T"]
+) -> Float[Tensor, "pair chain"]:
+    """Return the logarithm of the rates at which neighbours swap on a path of one ratio.
+
+    Args:
+        ratio: Log density of the target less that of the reference, where the chains stand.
+        betas: Inverse temperatures.
+    """
+    return (betas[1:] - betas[:-1])[:, None] * (ratio[:-1] - ratio[1:])
+
+
 def exchange(
     number: int,
-    ratio: Float[Tensor, "T chain"],
-    betas: Float[Tensor, " T"],
+    log_rate: Float[Tensor, "pair chain"],
     generator: torch.Generator | None = None,
 ) -> Turn:
     """Decide which neighbours swap, even pairs at even steps and odd ones at odd steps.
 
     Args:
         number: Number of the step.
-        ratio: Log density of the target less that of the reference, where the chains stand.
-        betas: Inverse temperatures.
+        log_rate: Log density of both chains of a pair in each other's places less that of the pair.
         generator: Source of random numbers, torch's own by default.
     """
-    num = len(betas)
-    log_rate = (betas[1:] - betas[:-1])[:, None] * (ratio[:-1] - ratio[1:])
+    num = len(log_rate) + 1
     rate = torch.nan_to_num(log_rate, nan=-math.inf).clamp(max=0.0).exp()
-    active = torch.arange(num - 1, device=ratio.device) % 2 == number % 2
+    active = torch.arange(num - 1, device=rate.device) % 2 == number % 2
     options: dict[str, Any] = {"generator": generator, "dtype": rate.dtype, "device": rate.device}
     swapped = torch.zeros_like(rate, dtype=torch.bool)
     swapped[active] = torch.rand(rate[active].shape, **options) < rate[active]
     none = torch.zeros_like(swapped[:1])
     up, down = torch.cat([swapped, none]).long(), torch.cat([none, swapped]).long()
     turn = active.to(rate)
-    order = torch.arange(num, device=ratio.device)[:, None] + up - down
+    order = torch.arange(num, device=rate.device)[:, None] + up - down
     return Turn(order, turn * rate.mean(-1), turn)
+
+
+class Spacing(NamedTuple):
+    """A ladder that follows the rejections step by step, that all neighbours refuse equally often.
+
+    Attributes:
+        betas: Inverse temperatures, from 0 to 1.
+        rejections: Running mean of how often each pair of neighbours refuses to swap.
+        number: Steps done.
+    """
+
+    betas: Float[Tensor, " T"]
+    rejections: Float[Tensor, " pair"]
+    number: Int[Tensor, ""]
+
+    @classmethod
+    def first(cls, num_temperatures: int) -> Spacing:
+        """Return the ladder before anything is known."""
+        betas = torch.as_tensor(first_betas(num_temperatures)).to(torch.get_default_dtype())
+        return cls(betas, torch.full((num_temperatures - 1,), 0.5), torch.tensor(0))
+
+    def after(self, turn: Turn, learning: bool = True) -> Spacing:
+        """Return the ladder after a step.
+
+        Args:
+            turn: Who swapped.
+            learning: Whether temperatures move.
+        """
+        tries = int(self.number) // 2 + 1  # of each pair, this one among them
+        share = max(_SHARE, 1.0 / tries) * turn.active.to(self.betas)
+        rejections = self.rejections + share * (1.0 - turn.rate.to(self.betas) - self.rejections)
+        asked = equalised(self.betas.numpy(), rejections.numpy())
+        towards = torch.as_tensor(asked).to(self.betas) - self.betas
+        return Spacing(self.betas + _SHARE * learning * towards, rejections, self.number + 1)
 
 
 def first_betas(num_temperatures: int) -> Float[np.ndarray, " T"]:

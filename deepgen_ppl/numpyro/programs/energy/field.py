@@ -133,11 +133,31 @@ class Field(Energy):
             key: random key.
             x: rows whose base rates the path starts from; those of chains of its own without them.
         """
+        return self.path_from(self.rates(key, x))
+
+    def rates(self, key: Array, x: Any = None) -> np.ndarray:
+        """Return the log tables of independent variables.
+
+        Args:
+            key: random key.
+            x: rows whose base rates they have; those of chains of its own without them.
+        """
         values = self.draws(100, 100, seed=key) if x is None else _whole(x)
         means = np.asarray(tables.indicators(values, self.states)).mean(0).reshape(-1)
         units = Units("categorical", self.graph.num, self.states)
-        base = energies.rates((units,), means, len(values)).reshape(-1, self.states)
-        return FieldPath(*self.tables(), jnp.asarray(base, float), self.graph)
+        return energies.rates((units,), means, len(values)).reshape(-1, self.states)
+
+    def path_from(self, rates: Any) -> FieldPath:
+        """Return the densities between variables of these log tables and this field."""
+        return FieldPath(*self.tables(), jnp.asarray(rates, float), self.graph)
+
+    def to_path(self, state: Int[Array, "chain D"]) -> Int[Array, "chain D"]:
+        """Return the state of chains on the path: it is the same."""
+        return state
+
+    def from_path(self, state: Int[Array, "chain D"]) -> Int[Array, "chain D"]:
+        """Return the state of chains from theirs on the path: it is the same."""
+        return state
 
     def init_chains(self, key: Array, num_chains: int) -> Int[Array, "chain D"]:
         """Return chains drawn from the variables' own tables alone.
@@ -183,19 +203,31 @@ class Field(Energy):
         return state.astype(float) if self.states == 2 else state
 
     def draws(
-        self, num_chains: int = 100, num_steps: int = 1000, *, seed: int | Array = 0
+        self,
+        num_chains: int = 100,
+        num_steps: int = 1000,
+        *,
+        num_temperatures: int = 1,
+        x: Any = None,
+        seed: int | Array = 0,
     ) -> Float[Array, "chain D"]:
         """Return the values of chains after some sweeps from the variables' own tables.
 
         Args:
             num_chains: number of chains.
             num_steps: number of sweeps.
+            num_temperatures: with more than one each chain swaps with others, down to independent
+                variables, and so reaches modes that no plain chain crosses to.
+            x: rows whose base rates those have; those of plain chains without them.
             seed: seed of the chains.
 
         Raises:
             ValueError: a number that is no positive whole one.
+
+        Cost:
+            Sweeps of as many chains times temperatures.
         """
-        return run_chains(self, num_chains, num_steps, seed)
+        return run_chains(self, num_chains, num_steps, seed, num_temperatures, x)
 
     def _given(self, external: Any) -> tuple[Array, Array]:
         unary, pairwise = self.tables()

@@ -91,12 +91,33 @@ class Harmonium(Energy):
             key: random key.
             x: rows whose base rates the path starts from; those of chains of its own without them.
         """
+        return self.path_from(self.rates(key, x))
+
+    def rates(self, key: Array, x: Any = None) -> np.ndarray:
+        """Return the natural parameters of independent units of the first side.
+
+        Args:
+            key: random key.
+            x: rows whose base rates they have; those of chains of its own without them.
+        """
         sides = self.sides()
         if x is None:
-            own = SidesPath(sides, sides.first_bias)
-            return SidesPath(sides, own_rates(own, 100, 200, key))
+            return own_rates(SidesPath(sides, sides.first_bias), 100, 200, key)
         means = np.asarray(self.first_means(x)).mean(0)
-        return SidesPath(sides, energies.rates(sides.first, means, len(x)))
+        return energies.rates(sides.first, means, len(x))
+
+    def path_from(self, rates: Any) -> SidesPath:
+        """Return the densities between units of these natural parameters and this energy."""
+        return SidesPath(self.sides(), rates)
+
+    def to_path(self, state: tuple[Array, Array]) -> Array:
+        """Return the state of chains on the path, which is their first side."""
+        return state[0]
+
+    def from_path(self, state: Array) -> tuple[Array, Array]:
+        """Return the state of chains from theirs on the path, the second side at its means."""
+        sides = self.sides()
+        return state, layers.mean(sides.second, state @ sides.weight + sides.second_bias)
 
     def init_chains(self, key: Array, num_chains: int) -> tuple[Array, Array]:
         """Return the state of chains drawn from the biases of the first side alone.
@@ -156,19 +177,31 @@ class Harmonium(Energy):
         return self._first_log_prob(f, layers.is_binary(self.parts().first))
 
     def draws(
-        self, num_chains: int = 100, num_steps: int = 1000, *, seed: int | Array = 0
+        self,
+        num_chains: int = 100,
+        num_steps: int = 1000,
+        *,
+        num_temperatures: int = 1,
+        x: Any = None,
+        seed: int | Array = 0,
     ) -> Float[Array, "chain visible"]:
         """Return the visible values of chains of its own after some sweeps from the base rates.
 
         Args:
             num_chains: number of chains.
             num_steps: number of sweeps; how many are enough the energy decides.
+            num_temperatures: with more than one each chain swaps with others, down to independent
+                units, and so reaches modes that no plain chain crosses to.
+            x: rows whose base rates those units have; those of plain chains without them.
             seed: seed of the chains.
 
         Raises:
             ValueError: a number that is no positive whole one.
+
+        Cost:
+            Sweeps of as many chains times temperatures.
         """
-        return run_chains(self, num_chains, num_steps, seed)
+        return run_chains(self, num_chains, num_steps, seed, num_temperatures, x)
 
     def first_log_prob(self, f: Float[Array, "*batch first"]) -> Float[Array, "*batch"]:
         """Return the unnormalised log density of the first side, the second summed out.

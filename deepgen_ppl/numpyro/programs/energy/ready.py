@@ -22,6 +22,7 @@ from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.flow_checks import whole
 from deepgen_ppl.halves import switch
 from deepgen_ppl.numpyro.data import as_key
+from deepgen_ppl.numpyro.infer import annealed
 
 
 class Energy(eqx.Module):
@@ -227,12 +228,22 @@ def replaced(module: Any, **values: Any) -> Any:
 
 
 def run_chains(
-    energy: Any, num_chains: int, num_steps: int, seed: int | Array
+    energy: Any,
+    num_chains: int,
+    num_steps: int,
+    seed: int | Array,
+    num_temperatures: int = 1,
+    x: Any = None,
 ) -> Float[Array, "chain ..."]:
     """Return the visible values of an energy's own chains after some sweeps from the base rates."""
     whole("num_chains", num_chains)
     whole("num_steps", num_steps)
-    return _chains_run(energy, as_key(seed), num_chains, jnp.asarray(num_steps), switch())
+    if whole("num_temperatures", num_temperatures) == 1:
+        return _chains_run(energy, as_key(seed), num_chains, jnp.asarray(num_steps), switch())
+    keys = jax.random.split(as_key(seed))
+    path = energy.path(keys[0], x)
+    state = annealed.tempered(path, num_chains, num_steps, num_temperatures, keys[1])
+    return energy.visible(energy.from_path(state))
 
 
 @eqx.filter_jit

@@ -136,13 +136,33 @@ class Field(Energy):
             generator: source of the random numbers.
             x: rows whose base rates the path starts from; those of chains of its own without them.
         """
+        return self.path_from(self.rates(generator, x))
+
+    def rates(self, generator: Generator, x: Any = None) -> np.ndarray:
+        """Return the log tables of independent variables.
+
+        Args:
+            generator: source of the random numbers.
+            x: rows whose base rates they have; those of chains of its own without them.
+        """
         if x is None:
             with torch.no_grad():
                 x = self.step_chains(generator, self.init_chains(generator, 100), 100)
         means = as_numpy(tables.indicators(_whole(x), self.states)).mean(0).reshape(-1)
         units = Units("categorical", self.graph.num, self.states)
-        base = energies.rates((units,), means, len(x)).reshape(-1, self.states)
-        return FieldPath(self.tables(), base, self.graph)
+        return energies.rates((units,), means, len(x)).reshape(-1, self.states)
+
+    def path_from(self, rates: Any) -> FieldPath:
+        """Return the densities between variables of these log tables and this field."""
+        return FieldPath(self.tables(), rates, self.graph)
+
+    def to_path(self, state: Int[Tensor, "chain D"]) -> Int[Tensor, "chain D"]:
+        """Return the state of chains on the path: it is the same."""
+        return state
+
+    def from_path(self, state: Int[Tensor, "chain D"]) -> Int[Tensor, "chain D"]:
+        """Return the state of chains from theirs on the path: it is the same."""
+        return state
 
     def init_chains(self, generator: Generator | None, num_chains: int) -> Int[Tensor, "chain D"]:
         """Return chains drawn from the variables' own tables alone.
@@ -189,19 +209,31 @@ class Field(Energy):
         return state.to(torch.get_default_dtype()) if self.states == 2 else state
 
     def draws(
-        self, num_chains: int = 100, num_steps: int = 1000, *, seed: int = 0
+        self,
+        num_chains: int = 100,
+        num_steps: int = 1000,
+        *,
+        num_temperatures: int = 1,
+        x: Any = None,
+        seed: int = 0,
     ) -> Float[Tensor, "chain D"]:
         """Return the values of chains after some sweeps from the variables' own tables.
 
         Args:
             num_chains: number of chains.
             num_steps: number of sweeps.
+            num_temperatures: with more than one each chain swaps with others, down to independent
+                variables, and so reaches modes that no plain chain crosses to.
+            x: rows whose base rates those have; those of plain chains without them.
             seed: seed of the chains.
 
         Raises:
             ValueError: a number that is no positive whole one.
+
+        Cost:
+            Sweeps of as many chains times temperatures.
         """
-        return run_chains(self, num_chains, num_steps, seed)
+        return run_chains(self, num_chains, num_steps, seed, num_temperatures, x)
 
     def _given(self, external: Any) -> tuple[Tensor, Tensor]:
         unary, pairwise = (table.detach() for table in self.tables())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from deepgen_ppl import energies, normalising
 from deepgen_ppl.evidence import Evidence
 from deepgen_ppl.flow_checks import whole
+from deepgen_ppl.pyro.infer import annealed
 
 
 class Energy(nn.Module):
@@ -229,15 +230,24 @@ def as_numpy(value: Any) -> np.ndarray:
 
 
 def run_chains(
-    energy: Any, num_chains: int, num_steps: int, seed: int
+    energy: Any,
+    num_chains: int,
+    num_steps: int,
+    seed: int,
+    num_temperatures: int = 1,
+    x: Any = None,
 ) -> Float[Tensor, "chain ..."]:
     """Return the visible values of an energy's own chains after some sweeps from the base rates."""
     whole("num_chains", num_chains)
     whole("num_steps", num_steps)
     generator = generator_of(energy, seed)
     with torch.no_grad():
-        state = energy.init_chains(generator, num_chains)
-        return energy.visible(energy.step_chains(generator, state, num_steps))
+        if whole("num_temperatures", num_temperatures) == 1:
+            state = energy.init_chains(generator, num_chains)
+            return energy.visible(energy.step_chains(generator, state, num_steps))
+        path = energy.path(generator, x)
+        state = annealed.tempered(path, num_chains, num_steps, num_temperatures, generator)
+        return energy.visible(energy.from_path(state))
 
 
 def generator_of(energy: nn.Module, seed: int) -> torch.Generator:
