@@ -151,14 +151,6 @@ class Field(Energy):
         """Return the densities between variables of these log tables and this field."""
         return FieldPath(*self.tables(), jnp.asarray(rates, float), self.graph)
 
-    def to_path(self, state: Int[Array, "chain D"]) -> Int[Array, "chain D"]:
-        """Return the state of chains on the path: it is the same."""
-        return state
-
-    def from_path(self, state: Int[Array, "chain D"]) -> Int[Array, "chain D"]:
-        """Return the state of chains from theirs on the path: it is the same."""
-        return state
-
     def init_chains(self, key: Array, num_chains: int) -> Int[Array, "chain D"]:
         """Return chains drawn from the variables' own tables alone.
 

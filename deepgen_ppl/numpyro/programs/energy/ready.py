@@ -87,6 +87,14 @@ class Energy(eqx.Module):
         chains: Any = self
         return self.unnormalised_log_prob(jax.lax.stop_gradient(chains.visible(state)))
 
+    def to_path(self, state: Any) -> Any:
+        """Return the state of chains on a path from theirs, here the same."""
+        return state
+
+    def from_path(self, state: Any) -> Any:
+        """Return the state of chains from theirs on a path, here the same."""
+        return state
+
     def log_prob_limits(
         self, x: Float[Array, "*batch *event"]
     ) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:

@@ -156,14 +156,6 @@ class Field(Energy):
         """Return the densities between variables of these log tables and this field."""
         return FieldPath(self.tables(), rates, self.graph)
 
-    def to_path(self, state: Int[Tensor, "chain D"]) -> Int[Tensor, "chain D"]:
-        """Return the state of chains on the path: it is the same."""
-        return state
-
-    def from_path(self, state: Int[Tensor, "chain D"]) -> Int[Tensor, "chain D"]:
-        """Return the state of chains from theirs on the path: it is the same."""
-        return state
-
     def init_chains(self, generator: Generator | None, num_chains: int) -> Int[Tensor, "chain D"]:
         """Return chains drawn from the variables' own tables alone.
 
