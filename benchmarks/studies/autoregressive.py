@@ -2,6 +2,11 @@
 
     python benchmarks/studies/autoregressive.py --data binarized_mnist --net MADE --epochs 60
     python benchmarks/studies/autoregressive.py --data nltcs --net NADE --wing pyro
+    python benchmarks/studies/autoregressive.py --wing pyro --net PixelCNN --channels 16 \
+        --layers 8 --batch 50 --rate 0.004 --epochs 2 --checkpoint out/pixelcnn
+
+With `--checkpoint` a run that was interrupted goes on where it stood when the same command is
+given again.
 
 Adam, batches of 100 unless said, the training rows only; the best parameters by the validation
 rows are kept. Nats per datum of the test rows, with errors over rows. `binarized_mnist` is the
@@ -36,16 +41,16 @@ def splits(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return train, valid, test
 
 
-def network(dg: Any, name: str, size: int, seed: int) -> Any:
+def network(dg: Any, options: argparse.Namespace, size: int) -> Any:
     """Return the network of a name, for rows of this size."""
-    nets = dg.autoregressive
+    nets, name, seed = dg.autoregressive, options.net, options.seed
     if name == "PixelCNN":
-        side = math.isqrt(size)
-        return nets.PixelCNN((side, side), channels=16, layers=5, seed=seed)
+        side, sizes = math.isqrt(size), {"channels": options.channels, "layers": options.layers}
+        return nets.PixelCNN((side, side), **sizes, seed=seed)
     if name == "Transformer":
         return nets.Transformer(size, nets.Bernoulli(), seed=seed)
-    options = {"MADE": {"hidden": (500,)}, "NADE": {"units": 200}}
-    return getattr(nets, name)(size, seed=seed, **options.get(name, {}))
+    own = {"MADE": {"hidden": (500,)}, "NADE": {"units": 200}}
+    return getattr(nets, name)(size, seed=seed, **own.get(name, {}))
 
 
 def scorer(wing: str, net: Any) -> Any:
@@ -90,6 +95,8 @@ def main() -> None:
     parser.add_argument("--wing", choices=("numpyro", "pyro"), default="numpyro")
     parser.add_argument("--data", default="binarized_mnist", help="or a set of debd, such as nltcs")
     parser.add_argument("--net", choices=names, default="MADE")
+    parser.add_argument("--channels", type=int, default=16, help="of each stack of PixelCNN")
+    parser.add_argument("--layers", type=int, default=5, help="of PixelCNN")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=100, help="rows of a batch")
@@ -101,7 +108,7 @@ def main() -> None:
     dg = importlib.import_module(f"deepgen_ppl.{options.wing}")
     train, valid, test = splits(options.data)
     train = train[: options.rows]
-    net = network(dg, options.net, train.shape[1], options.seed)
+    net = network(dg, options, train.shape[1])
     if options.net == "PixelCNN":
         side = math.isqrt(train.shape[1])
         train, valid, test = (x.reshape(-1, side, side) for x in (train, valid, test))

@@ -1,7 +1,7 @@
 """Autoencoders of classes and styles: labels observed, summed over, and refused."""
 
 import importlib
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,46 @@ def test_the_bound_of_a_row_is_that_of_its_label_or_the_sum_over_labels(
     error = np.sqrt((certain**2 * noise**2).sum(0).mean() / len(x))
     fit = dg.svi(*model, many, known, **options)
     assert abs(fit.losses[0] + expected.mean()) < 5 * np.hypot(error, error) + 1e-4
+
+
+@pytest.mark.parametrize("name", ["guide", "taught_guide"])
+def test_the_bound_and_what_teaches_the_classifier_are_the_enumerated_ones(
+    dg: ModuleType, on: ModuleType, zoo: ModuleType, name: str
+) -> None:
+    """Where z is not used, U = sum_k q_k (L_k - log q_k), with slopes q_k (L_k - log q_k - U).
+
+    Rows with a label pull by alpha (one-hot - q); to `taught_guide` they alone.
+    """
+    rng, rate, alpha = np.random.default_rng(4), 0.01, 2.0
+    x, y = data(30)
+    model = dg.SemiSupervisedVAE(
+        (), (), (), features=FEATURES, latents=1, classes=CLASSES, alpha=alpha
+    )
+    table, begin = rng.normal(size=(CLASSES, FEATURES)), rng.normal(size=(FEATURES, CLASSES))
+    blind = np.zeros((FEATURES, 2)), np.zeros(2), np.zeros((CLASSES, 2))
+    on.set_linear(model.vae, "encoder", *blind)  # q(z | x, y) is the prior
+    on.set_linear(model.vae, "decoder", np.zeros((1, FEATURES)), np.zeros(FEATURES), table)
+    held = SimpleNamespace(modules={"classifier": model.classifier})
+    on.set_linear(held, "classifier", begin, np.zeros(CLASSES))
+    model.classifier = held.modules["classifier"]
+    log_q = x @ begin - np.logaddexp.reduce(x @ begin, 1)[:, None]
+    bounds = x @ table.T - np.logaddexp(0, table).sum(1) - np.log(CLASSES)
+    q, known, hot = np.exp(log_q), y[:, None] >= 0, np.eye(CLASSES)[y]
+    summed = (q * (bounds - log_q)).sum(1, keepdims=True)
+    own = (hot * (bounds + alpha * log_q)).sum(1, keepdims=True)
+    pull = np.where(known, alpha * (hot - q), q * (bounds - log_q - summed))
+    if name == "taught_guide":
+        pull = pull * known
+    options = {"num_steps": 1, "optim": zoo.sgd(rate), "progress": False}
+    fit = dg.svi(model.model, getattr(model, name), x, y, loss=dg.EnumeratedELBO(), **options)
+    np.testing.assert_allclose(fit.losses[0], -np.where(known, own, summed).mean(), rtol=1e-5)
+    probes = np.vstack([np.zeros(FEATURES), np.eye(FEATURES)]).astype("float32")
+    ones = np.hstack([np.ones((len(x), 1)), x])  # of bias and weights
+    moved = rate * ones.T @ pull
+    moved[1:] += begin + moved[0]
+    expected = moved - moved.mean(1, keepdims=True)
+    found = np.log(model.predict(fit, probes))
+    np.testing.assert_allclose(found - found.mean(1, keepdims=True), expected, atol=2e-5)
 
 
 def _programs(dg: ModuleType) -> ModuleType:

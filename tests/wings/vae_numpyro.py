@@ -36,10 +36,15 @@ def weights(vae: Any) -> dict[str, np.ndarray]:
     }
 
 
-def set_linear(vae: Any, module: str, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Give a perceptron without hidden layers its weight and bias."""
+def set_linear(
+    vae: Any, module: str, weight: np.ndarray, bias: np.ndarray, context: np.ndarray | None = None
+) -> None:
+    """Give a perceptron without hidden layers its weight, its bias and that of its context."""
     import equinox as eqx
 
+    if context is not None:
+        at, own = lambda n: n.from_context, jnp.asarray(context, float)
+        vae.modules[module] = eqx.tree_at(at, vae.modules[module], own)
     found = (jnp.asarray(weight, float),), (jnp.asarray(bias, float),)
     vae.modules[module] = eqx.tree_at(lambda n: (n.weights, n.biases), vae.modules[module], found)
 

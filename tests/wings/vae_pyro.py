@@ -38,10 +38,14 @@ def weights(vae: Any) -> dict[str, np.ndarray]:
     }
 
 
-def set_linear(vae: Any, module: str, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Give a perceptron without hidden layers its weight and bias."""
+def set_linear(
+    vae: Any, module: str, weight: np.ndarray, bias: np.ndarray, context: np.ndarray | None = None
+) -> None:
+    """Give a perceptron without hidden layers its weight, its bias and that of its context."""
     net = vae.modules[module]
     with torch.no_grad():
+        if context is not None:
+            net.from_context.copy_(_tensor(context))
         net.weights[0].copy_(_tensor(weight))
         net.biases[0].copy_(_tensor(bias))
 

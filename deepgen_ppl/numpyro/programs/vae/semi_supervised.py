@@ -32,7 +32,9 @@ class SemiSupervisedVAE:
     has a factor \(q(y_n \mid x_n)^\alpha\), by which labels teach the classifier. Without `y` no
     label is known and no factor there. Sites are "label" (one-hot), "z", "x" and "taught" in the
     plate "data". It unpacks: `dg.svi(*model, x, y, loss=dg.EnumeratedELBO())` sums over the classes
-    of each row; `dg.RelaxedELBO` and the score function of `dg.ELBO` go too.
+    of each row; `dg.RelaxedELBO` and the score function of `dg.ELBO` go too. Begin with
+    `model.taught_guide`, in which labels alone teach the classifier, and go on from there with
+    `params=`: what is not labelled teaches it Bayes' rule of the model, which has to be good first.
 
     Args:
         encoder: of data and label to the numbers of the posterior of z, as of `VAE`.
@@ -154,7 +156,22 @@ class SemiSupervisedVAE:
             x: the rows.
             y: their labels, -1 where they are not known; None where none is.
         """
+        self._propose(x, y, self.logits(x))
+
+    def taught_guide(self, x: Float[Array, "N ..."], y: Int[Array, " N"] | None = None) -> None:
+        """Run the guide with a classifier that learns from labels alone, as at the begin of a run.
+
+        In the other guide rows without a label draw the classifier to Bayes' rule of the model,
+        which is a poor teacher while the model is young. The values of both guides are the same.
+
+        Args:
+            x: the rows.
+            y: their labels, -1 where they are not known; None where none is.
+        """
         logits = self.logits(x)
+        self._propose(x, y, jax.lax.stop_gradient(logits))
+
+    def _propose(self, x: Array, y: Array | None, logits: Array) -> None:
         if y is not None:
             known, hot = self._known(y)
             logits = jnp.where(known[:, None], label_checks.CERTAIN * (hot - 1.0), logits)
