@@ -57,7 +57,7 @@ def codes(options: Any, x: np.ndarray, test: np.ndarray) -> tuple[Callable, np.n
 
 def train(
     options: Any, model: Any, data: Callable, labels: np.ndarray, known: np.ndarray
-) -> tuple[Any, Any]:
+) -> Any:
     """Train the model with new rows every epoch, the labelled ones repeated."""
     dg = importlib.import_module(f"deepgen_ppl.{options.wing}")
     rows = np.concatenate([np.arange(len(labels)), np.repeat(known, options.repeats)])
