@@ -55,9 +55,7 @@ def codes(options: Any, x: np.ndarray, test: np.ndarray) -> tuple[Callable, np.n
     return drawn, np.asarray(vae.encode(fit, binarised(test, 10**6)))[:, used]
 
 
-def train(
-    options: Any, model: Any, data: Callable, labels: np.ndarray, known: np.ndarray
-) -> Any:
+def train(options: Any, model: Any, data: Callable, labels: np.ndarray, known: np.ndarray) -> Any:
     """Train the model with new rows every epoch, the labelled ones repeated."""
     dg = importlib.import_module(f"deepgen_ppl.{options.wing}")
     rows = np.concatenate([np.arange(len(labels)), np.repeat(known, options.repeats)])
