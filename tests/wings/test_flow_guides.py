@@ -156,7 +156,7 @@ def test_a_map_of_the_plane(dg: Any, on: Any) -> None:
         x = np.random.default_rng(0).normal(size=(10, 2))
         raw = x[:, :1] @ weight + bias
         r, t = raw.T
-        scale = np.where(r < 0.0, 0.1 + 0.9 * np.exp(r), 1.0 + r)
+        scale = np.where(r < 0.0, 0.15 + 0.85 * np.exp(r), 1.0 + r)
         z2 = (x[:, 1] - t) / scale
         truth = stats.norm.logpdf(x[:, 0]) + stats.norm.logpdf(z2) - np.log(scale)
         assert np.ptp(np.sign(r)) > 1.0, "both pieces of the scale are tried"

@@ -32,7 +32,7 @@ class Affine:
         [1.0, 1.0]
     """
 
-    least: float = 0.1
+    least: float = 0.15
 
     def __post_init__(self) -> None:
         flow_checks.fraction("least", self.least)
