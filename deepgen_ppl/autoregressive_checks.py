@@ -202,6 +202,57 @@ def check_context(shape: Sequence[int] | None, expected: int) -> None:
     )
 
 
+def check_rows(shape: Sequence[int] | None, rows: int) -> None:
+    """Refuse a context of another number of rows than the data.
+
+    Args:
+        shape: its shape, None for no context.
+        rows: rows of the data.
+
+    Raises:
+        ValueError: naming both numbers.
+
+    Example:
+        >>> check_rows((4, 2), 5)
+        Traceback (most recent call last):
+        ...
+        ValueError: context has 4 rows, but x has 5: pass a row of context beside each row of x.
+    """
+    if shape is not None and len(shape) > 1 and shape[0] not in (1, rows):
+        raise ValueError(
+            f"context has {shape[0]} rows, but x has {rows}: pass a row of context beside each row "
+            "of x."
+        )
+
+
+def check_observed(shape: Sequence[int], values: Sequence[int], event: Sequence[int]) -> None:
+    """Refuse a mask that does not fit the values it is of.
+
+    Args:
+        shape: its shape.
+        values: shape of the values.
+        event: shape of one of them.
+
+    Raises:
+        ValueError: naming both shapes.
+
+    Example:
+        >>> check_observed((5,), (5, 6), (6,))
+        Traceback (most recent call last):
+        ...
+        ValueError: observed has shape (5,), values have (5, 6): pass True or False for each ...
+    """
+    own, wanted = tuple(shape), tuple(values)
+    padded = (1,) * (len(wanted) - len(own)) + own
+    if len(padded) > len(wanted) or any(
+        n not in (1, m) for n, m in zip(padded, wanted, strict=True)
+    ):
+        raise ValueError(
+            f"observed has shape {own}, values have {wanted}: pass True or False for each entry, "
+            f"of shape {tuple(event)} for all values alike, or {wanted}."
+        )
+
+
 def check_event(shape: Sequence[int], event: Sequence[int]) -> None:
     """Refuse values whose last axes are not the event.
 

@@ -339,6 +339,9 @@ WRONG: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "an observed count": (
         lambda a, on: on.complete(a.NADE(2), np.array([[3.0, 0.0]]), np.array([True, False])),
         r"must be 0 or 1, but 1 of 1 row holds others: row 0 \(3.0\)"),
+    "a mask of rows": (
+        lambda a, on: on.complete(a.NADE(3), np.ones((5, 3)), np.ones(5, bool)),
+        r"observed has shape \(5,\), values have \(5, 3\): pass True or False"),
     "uniforms": (lambda a, on: on.draw(a.NADE(3), np.ones((5, 3))), r"must end in \(3, 1\)"),
     "no module": (lambda a, on: a.program(len), "program takes a module of dg.autoregressive"),
 }  # fmt: skip
@@ -349,6 +352,12 @@ def test_mistakes_are_named_with_the_cure(dg: Any, on: Any, name: str) -> None:
     wrong, message = WRONG[name]
     with pytest.raises((ValueError, TypeError), match=message):
         wrong(dg.autoregressive, on)
+
+
+def test_a_context_of_other_rows_is_refused(dg: Any) -> None:
+    model = dg.autoregressive.program(dg.autoregressive.FVSBN(2, context=1))
+    with pytest.raises(ValueError, match="context has 4 rows, but x has 5: pass a row of context"):
+        dg.svi(model, None, np.ones((5, 2)), np.ones((4, 1)), num_steps=1, progress=False)
 
 
 def test_symbols_that_there_are_not_are_refused_before_any_step(dg: Any) -> None:

@@ -174,7 +174,9 @@ class AutoregressiveDistribution(dist.Distribution):
         """
         value, about = jnp.asarray(value), self.net.about
         checks.check_event(value.shape, self.event_shape)
-        mask = jnp.broadcast_to(jnp.asarray(observed, bool), value.shape)
+        mask = jnp.asarray(observed, bool)
+        checks.check_observed(mask.shape, value.shape, self.event_shape)
+        mask = jnp.broadcast_to(mask, value.shape)
         concrete = not isinstance(mask, Tracer)
         if concrete and not isinstance(value, Tracer):
             here = np.asarray(value), self.net.output.values, about.features

@@ -194,7 +194,9 @@ class AutoregressiveDistribution(TorchDistribution):
         """
         value, about = to_tensor(value), self.net.about
         checks.check_event(value.shape, self.event_shape)
-        mask = to_tensor(observed).to(torch.bool).expand(value.shape)
+        mask = to_tensor(observed).to(torch.bool)
+        checks.check_observed(mask.shape, value.shape, self.event_shape)
+        mask = mask.expand(value.shape)
         here = value.detach().cpu().numpy(), self.net.output.values, about.features
         checks.check_values(*here, mask.cpu().numpy())
         exact = checks.is_prefix(mask.cpu().numpy(), about.features, about.order)

@@ -118,7 +118,9 @@ def program(net: Autoregressive, name: str = "net") -> Callable[..., None]:
         raise TypeError(f"program takes a module of dg.autoregressive, not {type(net).__name__}.")
 
     def model(x: Tensor, context: Context = None) -> None:
-        checks.check_context(None if context is None else context.shape, net.about.context)
+        shape = None if context is None else context.shape
+        checks.check_context(shape, net.about.context)
+        checks.check_rows(shape, len(x))
         density: Any = pyro.module(name, net)
         with pyro.plate("data", len(x)):
             pyro.sample("x", density(context), obs=x)
