@@ -7,8 +7,9 @@
 The images are the fixed binarization of Larochelle and Murray (2011), training and validation rows
 together. The whole is trained from small weights, its energy written about the means of its units,
 by persistent chains and Adam whose rate falls to nothing; `--pretrained` learns the layers one by
-one before, and centres nothing: its chains begin at the data, and its draws were noise. The 10,000 test rows have the bound of twenty sweeps of the mean field, with log Z annealed
-from below and, approximately, by reverse annealing from above.
+one before, and centres nothing: its chains begin at the data, and its draws were noise. The 10,000
+test rows have the bound of twenty sweeps of the mean field, with log Z annealed from below and,
+approximately, by reverse annealing from above.
 
 Published beside it: two layers of 500 and 1,000 units, a test bound of -84.62 by log Z from below,
 on another binarization of the same images (Salakhutdinov and Hinton, AISTATS 2009).

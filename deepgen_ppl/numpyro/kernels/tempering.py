@@ -13,14 +13,13 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int
 
-from deepgen_ppl import checks
+from deepgen_ppl import checks, ladders
 from deepgen_ppl.numpyro.kernels import estimates, hmc
 from deepgen_ppl.numpyro.kernels.adaptation import Controls, Step
 from deepgen_ppl.numpyro.kernels.hmc import HMCInfo, HMCState
 
 Sweep = Callable[[Array, Array, Array], tuple[Array, Array]]
 
-_POWER = 3.0  # of the first ladder, whose inverse temperatures crowd at the prior
 _LENGTH = 1.5  # of trajectories, in standard deviations
 _RATE, _DELAY, _DECAY = 1.0, 5.0, 0.75  # of the step sizes' adaptation
 _SHARE = 0.02  # least weight of a step in running means, and of the ladder they ask for
@@ -130,17 +129,12 @@ def first(
         known: `temperatures` and `roots` of that run.
     """
     roots = np.broadcast_to(np.eye(size, dtype=dtype), (num_temperatures, size, size))
-    betas = first_betas(num_temperatures, dtype)
+    betas = ladders.first_betas(num_temperatures, dtype)
     if known is not None:
         betas, roots = known["temperatures"].astype(dtype), known["roots"].astype(dtype)
     inverses = np.linalg.inv(roots).astype(dtype)
     values: tuple[Any, ...] = (betas, roots, inverses, np.bool_(True), dtype.type(target))
     return Ladder(*values)
-
-
-def first_betas(num_temperatures: int, dtype: np.dtype) -> Float[np.ndarray, " T"]:
-    """Return the inverse temperatures before anything is known, crowded at the prior."""
-    return np.linspace(0.0, 1.0, num_temperatures).astype(dtype) ** dtype.type(_POWER)
 
 
 def restarted(rungs: Rungs, size: int, known: np.ndarray | None = None) -> Rungs:
@@ -318,7 +312,7 @@ class Spacing(NamedTuple):
     @classmethod
     def first(cls, num_temperatures: int) -> Spacing:
         """Return the ladder before anything is known."""
-        betas = jnp.asarray(first_betas(num_temperatures, np.dtype(jnp.zeros(()).dtype)))
+        betas = jnp.asarray(ladders.first_betas(num_temperatures, np.dtype(jnp.zeros(()).dtype)))
         return cls(betas, jnp.full(num_temperatures - 1, 0.5), jnp.int32(0))
 
     def after(self, turn: Turn, learning: Any = True) -> Spacing:
@@ -331,7 +325,7 @@ class Spacing(NamedTuple):
         tries = self.number // 2 + 1  # of each pair, this one among them
         share = jnp.maximum(_SHARE, 1.0 / tries) * turn.active
         rejections = self.rejections + share * (1.0 - turn.rate - self.rejections)
-        asked = spaced(self.betas, rejections)
+        asked = ladders.equalised(self.betas, rejections, jnp)
         betas = self.betas + jnp.where(learning, _SHARE, 0.0) * (asked - self.betas)
         return Spacing(betas, rejections, self.number + 1)
 
@@ -350,7 +344,7 @@ def close(
     late = positions[int(_EARLY * len(positions)) :].astype(float)
     dtype = positions.dtype
     rates = np.asarray(rungs.swaps) / np.maximum(np.asarray(rungs.tried), 1.0)
-    betas = equalised(np.asarray(ladder.betas, float), 1.0 - rates).astype(dtype)
+    betas = ladders.equalised(np.asarray(ladder.betas, float), 1.0 - rates).astype(dtype)
     size, values = late.shape[-1], {"betas": betas}
     if size:
         roots = [estimates.estimate(late[:, t], dense)[1] for t in range(late.shape[1])]
@@ -359,36 +353,6 @@ def close(
         values |= {"roots": roots.astype(dtype), "inverses": inverses}
     moved: Any = ladder._replace(**values)  # type: ignore[arg-type]
     return restarted(rungs, size), moved
-
-
-def equalised(
-    betas: Float[np.ndarray, " T"], rejections: Float[np.ndarray, " pair"]
-) -> Float[np.ndarray, " T"]:
-    r"""Return a ladder on which all neighbours reject their swaps equally often.
-
-    The rejections add up to the communication barrier \(\Lambda(\beta)\), on which the new inverse
-    temperatures are spaced evenly.
-
-    Args:
-        betas: Inverse temperatures, ascending.
-        rejections: Mean rejection of each pair of neighbours.
-
-    References:
-        Syed, Bouchard-Côté, Deligiannidis, Doucet 2022, algorithm 2.
-        https://arxiv.org/abs/1905.02939
-
-    Example:
-        >>> equalised(np.array([0.0, 0.5, 1.0]), np.array([0.6, 0.2]))
-        array([0.        , 0.33333333, 1.        ])
-    """
-    return np.asarray(spaced(betas, rejections, np))
-
-
-def spaced(betas: Any, rejections: Any, numpy: Any = jnp) -> Any:
-    """Return the ladder of `equalised`, in arrays of another library of the same functions."""
-    barrier = numpy.cumsum(numpy.maximum(rejections, 1e-3))
-    barrier = numpy.concatenate([numpy.zeros_like(barrier[:1]), barrier])
-    return numpy.interp(numpy.linspace(0.0, 1.0, len(betas)) * barrier[-1], barrier, betas)
 
 
 def _learn(rungs: Rungs, ladder: Ladder, acceptance: Float[Array, " T"]) -> Rungs:

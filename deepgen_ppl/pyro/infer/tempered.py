@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepgen_ppl import discrete as discrete_
+from deepgen_ppl import ladders
 from deepgen_ppl.pyro.kernels import adaptation as adaptation_
 from deepgen_ppl.pyro.kernels import estimates, tempering
 from deepgen_ppl.pyro.kernels.adaptation import Controls, StepSize
@@ -64,7 +65,7 @@ class Tempered:
         self._generator, self._sweep, self._known = generator, sweep, known
         self.densities, self.draw, self.free = path.densities, path.sample, path.num_free
         self.ends = adaptation_.windows(num_warmup).tolist()
-        self.betas = tempering.first_betas(num_temperatures)
+        self.betas = ladders.first_betas(num_temperatures)
         self.trajectory_length, self.restarted, self.discrepancy = _LENGTH, 0, 0.0
         self.root: Tensor | None = None  # of the posterior's covariance
         self._sizes = np.full(num_temperatures, math.log(0.5))
@@ -185,7 +186,7 @@ class Tempered:
             return
         if len(positions) < 4:
             return
-        self.betas = tempering.equalised(self.betas, 1.0 - self.swap_rates)
+        self.betas = ladders.equalised(self.betas, 1.0 - self.swap_rates)
         self._swaps[:], self._tried[:] = 0.0, 0.0
         for t in range(len(self.betas) if self.free else 0):
             root = estimates.estimate(positions[:, t, :, : self.free], self.dense)[1]

@@ -6,15 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepgen_ppl import checks
+from deepgen_ppl import checks, ladders
 
 _SHARE = 0.02  # least weight of a step in running means, and of the ladder they ask for
-_POWER = 3.0  # of the first ladder, whose inverse temperatures crowd at the prior
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ class Spacing(NamedTuple):
     @classmethod
     def first(cls, num_temperatures: int) -> Spacing:
         """Return the ladder before anything is known."""
-        betas = torch.as_tensor(first_betas(num_temperatures)).to(torch.get_default_dtype())
+        betas = torch.as_tensor(ladders.first_betas(num_temperatures)).to(torch.get_default_dtype())
         return cls(betas, torch.full((num_temperatures - 1,), 0.5), torch.tensor(0))
 
     def after(self, turn: Turn, learning: bool = True) -> Spacing:
@@ -145,35 +143,6 @@ class Spacing(NamedTuple):
         tries = int(self.number) // 2 + 1  # of each pair, this one among them
         share = max(_SHARE, 1.0 / tries) * turn.active.to(self.betas)
         rejections = self.rejections + share * (1.0 - turn.rate.to(self.betas) - self.rejections)
-        asked = equalised(self.betas.numpy(), rejections.numpy())
+        asked = ladders.equalised(self.betas.numpy(), rejections.numpy())
         towards = torch.as_tensor(asked).to(self.betas) - self.betas
         return Spacing(self.betas + _SHARE * learning * towards, rejections, self.number + 1)
-
-
-def first_betas(num_temperatures: int) -> Float[np.ndarray, " T"]:
-    """Return the inverse temperatures before anything is known, crowded at the prior."""
-    return np.linspace(0.0, 1.0, num_temperatures) ** _POWER
-
-
-def equalised(
-    betas: Float[np.ndarray, " T"], rejections: Float[np.ndarray, " pair"]
-) -> Float[np.ndarray, " T"]:
-    r"""Return a ladder on which all neighbours reject their swaps equally often.
-
-    The rejections add up to the communication barrier \(\Lambda(\beta)\), on which the new inverse
-    temperatures are spaced evenly.
-
-    Args:
-        betas: Inverse temperatures, ascending.
-        rejections: Mean rejection of each pair of neighbours.
-
-    References:
-        Syed, Bouchard-Côté, Deligiannidis, Doucet 2022, algorithm 2.
-        https://arxiv.org/abs/1905.02939
-
-    Example:
-        >>> equalised(np.array([0.0, 0.5, 1.0]), np.array([0.6, 0.2]))
-        array([0.        , 0.33333333, 1.        ])
-    """
-    barrier = np.concatenate([[0.0], np.cumsum(np.maximum(rejections, 1e-3))])
-    return np.interp(np.linspace(0.0, barrier[-1], len(betas)), barrier, betas)
