@@ -11,6 +11,7 @@ import numpy as np
 from deepgen_ppl import flow_checks
 
 _SHOWN = 5
+NO_RSAMPLE = "draws of discrete features carry no gradients: use sample."
 RULES = {
     "binary": "must be 0 or 1",
     "integer": "must be whole numbers from 0 to {last}",

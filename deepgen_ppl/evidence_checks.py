@@ -59,7 +59,7 @@ def check_latents(
             + (
                 "Draw them with discrete='gibbs', or use importance."
                 if discrete
-                else "Use importance."
+                else "Where sites are to be drawn, pass None for their data."
             )
         )
     if subsampled:

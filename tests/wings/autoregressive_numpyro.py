@@ -96,6 +96,10 @@ def sample(net: Any, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.asarray(_sample(net, jax.random.key(seed), shape))
 
 
+def rsample(net: Any) -> np.ndarray:
+    return np.asarray(net().rsample(jax.random.key(0)))
+
+
 def expanded(net: Any, x: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
     """Log density of the expanded and masked distribution, and the shape of its draws."""
     wide = net().expand(shape).mask(True)

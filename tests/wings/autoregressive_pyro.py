@@ -81,6 +81,10 @@ def sample(net: Any, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return net().sample(shape).numpy()
 
 
+def rsample(net: Any) -> np.ndarray:
+    return net().rsample().detach().numpy()
+
+
 def expanded(net: Any, x: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
     """Log density of the expanded and masked distribution, and the shape of its draws."""
     wide = net().expand(shape).mask(True)

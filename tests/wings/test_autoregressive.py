@@ -184,6 +184,15 @@ def test_draws_of_numbers_carry_the_gradient_of_their_mean(dg: Any, on: Any) -> 
     assert np.mean(np.abs(truth) > 5 * error) > 0.7, "most are seen"
 
 
+def test_draws_without_gradients_are_refused_where_gradients_are_asked_for(
+    dg: Any, on: Any
+) -> None:
+    kinds = dg.autoregressive
+    assert on.rsample(kinds.FVSBN(3, kinds.GaussianMixture(2))).shape == (3,)
+    with pytest.raises(NotImplementedError, match="carry no gradients: use sample"):
+        on.rsample(kinds.FVSBN(3))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_reach_all_that_is_learned_and_the_context(dg: Any, on: Any, family: str) -> None:
     net = module(dg, on, family, "bits")

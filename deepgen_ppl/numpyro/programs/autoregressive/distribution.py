@@ -101,6 +101,20 @@ class AutoregressiveDistribution(dist.Distribution):
         shape = (*sample_shape, *self.batch_shape, *self.event_shape, self.net.output.uniforms)
         return self.from_uniforms(jax.random.uniform(key, shape, self._dtype))
 
+    def rsample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Return draws that carry gradients, step by step.
+
+        Args:
+            key: random key.
+            sample_shape: shape of independent draws.
+
+        Raises:
+            NotImplementedError: the features are no real numbers.
+        """
+        if not self.has_rsample:
+            raise NotImplementedError(checks.NO_RSAMPLE)
+        return self.sample(key, sample_shape)
+
     def from_uniforms(self, u: Float[Array, "*batch uniforms"]) -> Array:
         """Return the draws that independent uniform numbers stand for.
 

@@ -123,7 +123,7 @@ class AutoregressiveDistribution(TorchDistribution):
             NotImplementedError: the features are no real numbers.
         """
         if not self.has_rsample:
-            raise NotImplementedError("draws of discrete features carry no gradients: use sample.")
+            raise NotImplementedError(checks.NO_RSAMPLE)
         return self._draw(sample_shape)
 
     def from_uniforms(self, u: Float[Tensor, "*batch uniforms"]) -> Tensor:
