@@ -42,6 +42,11 @@ TIME_LIMIT = 1500  # seconds of one command
 # Most of the time of JAX's tests is the compiler's. The leg on Python 3.12, the examples and the
 # documented code compile as users do.
 QUICKLY_COMPILED = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+# Tests, and processes, compile many a program that another one has compiled before.
+COMPILED_ONCE = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5")
 
 
@@ -187,15 +192,16 @@ def status_of(command: Sequence[str], env: Mapping[str, str], log: IO[str]) -> i
         return f"none within {TIME_LIMIT} s"
 
 
-def run(leg: Leg) -> Outcome:
-    """Run one leg and keep what it printed."""
+def run(leg: Leg, compiled: str) -> Outcome:
+    """Run one leg and keep what it printed; what JAX compiles goes to a folder."""
     start = time.perf_counter()
     if leg.skipped:
         return Outcome(leg, "skipped", 0.0, leg.skipped)
     print(f"... {leg.name}", flush=True)
     # Legs share the cores: threads that wait for each other by spinning would slow both tenfold.
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    env = {**os.environ, "MPLBACKEND": "Agg", **one, **leg.env}
+    once = {"JAX_COMPILATION_CACHE_DIR": compiled, **COMPILED_ONCE}
+    env = {**os.environ, "MPLBACKEND": "Agg", **one, **once, **leg.env}
     verdict = "passed"
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         for command in leg.commands:
@@ -230,8 +236,8 @@ def main() -> int:
     if not (ROOT.parent / "shared" / "data").is_dir():
         print("../shared/data is not there: the tests that read it are skipped by name", flush=True)
     outcomes = []
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for future in as_completed([pool.submit(run, known[name]) for name in names]):
+    with ThreadPoolExecutor(options.jobs) as pool, tempfile.TemporaryDirectory() as compiled:
+        for future in as_completed([pool.submit(run, known[name], compiled) for name in names]):
             outcome = future.result()
             outcomes.append(outcome)
             print(f"\n===== {outcome.leg.name}: {outcome.verdict} in {outcome.seconds:.0f} s =====")

@@ -1,4 +1,4 @@
-"""Flows on NumPyro beside flowjax: densities, training steps and draws of equal architectures."""
+"""Flows on NumPyro beside flowjax's and torch's, of equal size: densities, training, draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import optax
 import paramax
 
 import deepgen_ppl.numpyro as dg
-from benchmarks.case import Case, Contender, Run, Target, timed
+from benchmarks.case import Case, Contender, Run, Skip, Target, timed
 
 REQUIRES = ("jax", "numpyro", "flowjax")
 VARIANTS = (
@@ -22,6 +22,7 @@ VARIANTS = (
     "maf-64-train", "maf-64-sample",
 )  # fmt: skip
 BATCH = 1024
+TORCH = ("Zuko", "Pyro")
 
 
 def ours_of(name: str, size: int, seed: int = 0):
@@ -73,6 +74,16 @@ def theirs_of(name: str, size: int, seed: int = 0):
     )
 
 
+def on_torch(side: str, name: str, size: int, kind: str, calls: int):
+    """The same of a torch library, eager: how its contender prepares."""
+    try:
+        from benchmarks.baselines import flows_torch
+    except ImportError as error:
+        raise Skip(f"{error.name} is not installed") from error
+    make = flows_torch.zuko_of if side == "Zuko" else flows_torch.PyroFlow
+    return flows_torch.worker(make, name, size, kind, 2, calls // 2)
+
+
 def build(variant: str, quick: bool) -> Case:
     """Return the case of one flow, number of features and kind of work."""
     name, text, kind = variant.split("-")
@@ -122,8 +133,9 @@ def build(variant: str, quick: bool) -> Case:
         contenders=(
             Contender("ours", lambda: contender(*ours_of(name, size))()),
             Contender("flowjax", lambda: contender(*theirs_of(name, size))()),
+            *(Contender(t, lambda t=t: on_torch(t, name, size, kind, calls)()) for t in TORCH),
         ),
-        targets=(Target("ours", "flowjax", aim),),
+        targets=(Target("ours", "flowjax", aim), *(Target("ours", t, 2.0) for t in TORCH)),
         repeats=2 if quick else 5,
         notes=(f"{BATCH} rows of {size} features, networks of 128 x 2 units, jitted",),
     )

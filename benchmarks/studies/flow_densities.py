@@ -132,10 +132,11 @@ def contenders(name: str, size: int, peer: str, parts: Any, seed: int, most: int
     """Yield the name and what came of each side."""
     flow = name.lower()
     if peer == "zuko":
+        from benchmarks.baselines.flows_torch import zuko_of
         from benchmarks.cases import pyro_flows
 
         yield "ours", on_torch(pyro_flows.flow_of(flow, size, seed), parts, seed, most)
-        yield "zuko", on_torch(pyro_flows.zuko_of(flow, size, seed), parts, seed, most)
+        yield "zuko", on_torch(zuko_of(flow, size, seed), parts, seed, most)
         return
     from benchmarks.cases import numpyro_flows
 
