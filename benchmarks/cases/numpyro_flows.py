@@ -105,10 +105,11 @@ def build(variant: str, quick: bool) -> Case:
                 return optax.apply_updates(learned, updates), state, value
 
             density, draws = jax.jit(log_prob), jax.jit(sample)
+            memory = optimizer.init(learned)
 
             def once(seed: int):
                 if kind == "train":
-                    return train(learned, optimizer.init(learned))
+                    return train(learned, memory)
                 if kind == "sample":
                     return draws(learned, jax.random.key(seed))
                 return density(learned, x)
