@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from deepgen_ppl import flow_checks, networks
@@ -160,9 +161,20 @@ def forward(
 ) -> Array:
     """Return the outputs of a network with these weights."""
     activation = ACTIVATIONS[net.activation]
-    h = x @ weights[0] + net.biases[0]
+    h = _product(x, weights[0]) + net.biases[0]
     if net.from_context is not None and context is not None:
         h = h + context @ net.from_context
     for weight, bias in zip(weights[1:], net.biases[1:], strict=True):
-        h = activation(h) @ weight + bias
+        h = _product(activation(h), weight) + bias
     return h
+
+
+def _product(h: Array, weight: Array) -> Array:
+    """Return the product with a weight.
+
+    The gradient of a weight is the product of two arrays of all rows, one of them transposed, and
+    XLA copies that one on processors. Of a weight of few outputs it is better the narrow one.
+    """
+    if 4 * weight.shape[-1] > weight.shape[-2]:
+        return h @ weight
+    return h @ lax.optimization_barrier(weight.T).T
