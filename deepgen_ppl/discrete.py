@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from deepgen_ppl.checks import quote
+from deepgen_ppl.checks import PASS_NONE, quote
 from deepgen_ppl.posterior import Posterior
 
 MOST_DISCREPANCY = 1e-3
@@ -307,8 +307,13 @@ def check_continuous(
     if not discrete and not continuous:
         raise ValueError(
             f"mcmc needs a continuous latent site for this kernel; the model's latent sites are "
-            f"{quote(latents) or 'none'}. Discrete latents alone are drawn by kernel='gibbs' or "
-            "'gibbs_with_gradients', or by importance."
+            f"{quote(latents) or 'none'}. "
+            + (
+                "Discrete latents alone are drawn by kernel='gibbs' or 'gibbs_with_gradients', or "
+                "by importance."
+                if latents
+                else PASS_NONE
+            )
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deepgen_ppl.checks import quote
+from deepgen_ppl.checks import PASS_NONE, quote
 from deepgen_ppl.evidence import some
 
 
@@ -33,6 +33,10 @@ def check_latents(
 
     Example:
         >>> check_latents("ais", ["mu"])
+        >>> check_latents("ais", [])
+        Traceback (most recent call last):
+        ...
+        ValueError: ais needs a continuous latent site; the model's latent sites are none. Where ...
     """
     if improper:
         raise ValueError(
@@ -56,11 +60,7 @@ def check_latents(
         raise ValueError(
             f"{verb} needs a continuous latent site; the model's latent sites are "
             f"{quote(discrete) or 'none'}. "
-            + (
-                "Draw them with discrete='gibbs', or use importance."
-                if discrete
-                else "Where sites are to be drawn, pass None for their data."
-            )
+            + ("Draw them with discrete='gibbs', or use importance." if discrete else PASS_NONE)
         )
     if subsampled:
         raise ValueError(

@@ -43,17 +43,16 @@ class PyroFlow(nn.Module):
 
         super().__init__()
         torch.manual_seed(seed)
-        self.size, steps = size, []
+        self.size, self.steps, self.nets = size, [], nn.ModuleList()
         for number in range(8 if name == "nsf" else 5):
             if number:
-                steps.append(transforms.Permute(torch.arange(size).flip(0)))
+                self.steps.append(transforms.Permute(torch.arange(size).flip(0)))
             if name == "nsf":
-                steps.append(transforms.spline_coupling(size, hidden_dims=UNITS, bound=5.0))
+                moved = transforms.spline_coupling(size, hidden_dims=UNITS, bound=5.0)
             else:
-                steps.append(transforms.affine_autoregressive(size, hidden_dims=list(UNITS)).inv)
-        self.steps = steps
-        owners = [getattr(step, "_inv", None) or step for step in steps]
-        self.nets = nn.ModuleList(m for m in owners if isinstance(m, nn.Module))
+                moved = transforms.affine_autoregressive(size, hidden_dims=list(UNITS))
+            self.nets.append(moved)
+            self.steps.append(moved if name == "nsf" else moved.inv)
 
     def forward(self) -> torch.distributions.Distribution:
         """The distribution, which remembers what it made of the very tensor it saw last."""

@@ -138,5 +138,8 @@ def build(variant: str, quick: bool) -> Case:
         ),
         targets=(Target("ours", "flowjax", aim), *(Target("ours", t, 2.0) for t in TORCH)),
         repeats=2 if quick else 5,
-        notes=(f"{BATCH} rows of {size} features, networks of 128 x 2 units, jitted",),
+        notes=(
+            f"{BATCH} rows of {size} features, networks of 128 x 2 units; JAX jitted",
+            "torch eager: the seconds of two batches, as many times as there are pairs of them",
+        ),
     )
