@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rows", type=int, default=10_000, help="test images of the evidence")
     parser.add_argument("--evidence-particles", type=int, default=5000)
+    parser.add_argument("--halves", type=int, default=200, help="images whose half is imputed")
     parser.add_argument("--pictures", type=Path, default=None)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -89,7 +90,7 @@ def main() -> None:
     found = {}
     for name in args.loss:
         vae, fit, found[name] = trained(dg, args, name, x, test[: args.rows])
-        uses(vae, fit, (x, labels), (test, test_labels))
+        uses(vae, fit, (x, labels), (test, test_labels), args.halves)
         if args.pictures is not None:
             pictures(vae, fit, test, args.pictures)
     if len(found) > 1:
@@ -121,7 +122,7 @@ def trained(
     return vae, fit, each
 
 
-def uses(vae: Any, fit: Any, train_set: tuple, test_set: tuple) -> None:
+def uses(vae: Any, fit: Any, train_set: tuple, test_set: tuple, halves: int) -> None:
     """Print what the codes are good for: few labels, missing halves, strange images."""
     (x, labels), (test, test_labels) = train_set, test_set
     x, labels = binarised(x[:20_000], 7), labels[:20_000]
@@ -130,10 +131,9 @@ def uses(vae: Any, fit: Any, train_set: tuple, test_set: tuple) -> None:
         ours, raw = (few_shot(z, (labels, test_labels), each) for z in (codes, (x, test)))
         print(f"{10 * each} labels: error {np.mean(ours):.3f} by codes, {np.mean(raw):.3f} by "
               f"pixels (means of 5 draws of the labels)")  # fmt: skip
-    mask = np.ones((200, 28, 28), bool)
-    mask[:, 14:] = False
-    mask = mask.reshape(200, 784)
-    truth, pixels = test[:200], np.mean((x.mean(0) - test[:200])[~mask] ** 2)
+    mask = np.repeat([True, False], 392)[None].repeat(halves, 0)
+    truth = test[:halves]
+    pixels = np.mean((x.mean(0) - truth)[~mask] ** 2)
     for method, particles in {"importance": 2000, "smc": 256}.items():
         found = vae.impute(fit, truth, mask, num_particles=particles, method=method)
         told = found.reliability(truth)
