@@ -351,6 +351,9 @@ WRONG: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a mask of rows": (
         lambda a, on: on.complete(a.NADE(3), np.ones((5, 3)), np.ones(5, bool)),
         r"observed has shape \(5,\), values have \(5, 3\): pass True or False"),
+    "no particles": (
+        lambda a, on: on.complete(a.NADE(2), np.ones((5, 2)), np.array([True, False]), 0),
+        r"num_particles must be a positive whole number, got 0"),
     "uniforms": (lambda a, on: on.draw(a.NADE(3), np.ones((5, 3))), r"must end in \(3, 1\)"),
     "no module": (lambda a, on: a.program(len), "program takes a module of dg.autoregressive"),
 }  # fmt: skip

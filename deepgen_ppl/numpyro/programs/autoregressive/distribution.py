@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from numpyro.distributions import constraints
 
 from deepgen_ppl import autoregressive_checks as checks
+from deepgen_ppl.evidence_checks import check_counts
 from deepgen_ppl.numpyro.programs.autoregressive.completion import Completion, particles
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ class AutoregressiveDistribution(dist.Distribution):
             particles at the end.
 
         Raises:
-            ValueError: values of another shape, or observed entries that the output does not allow.
+            ValueError: values of another shape, observed entries that the output does not allow,
+                or a number of particles that is none.
 
         Cost:
             D steps of the network on `num_particles` times the rows.
@@ -186,6 +188,7 @@ class AutoregressiveDistribution(dist.Distribution):
             >>> found.value.shape, int(found.value[3])
             ((4,), 1)
         """
+        check_counts(num_particles=num_particles)
         value, about = jnp.asarray(value), self.net.about
         checks.check_event(value.shape, self.event_shape)
         mask = jnp.asarray(observed, bool)

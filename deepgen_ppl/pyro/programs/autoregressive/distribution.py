@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from deepgen_ppl import autoregressive_checks as checks
+from deepgen_ppl.evidence_checks import check_counts
 from deepgen_ppl.pyro.data import to_tensor
 from deepgen_ppl.pyro.flows.layer import is_concrete
 from deepgen_ppl.pyro.programs.autoregressive.completion import Completion, particles
@@ -176,7 +177,8 @@ class AutoregressiveDistribution(TorchDistribution):
             particles at the end.
 
         Raises:
-            ValueError: values of another shape, or observed entries that the output does not allow.
+            ValueError: values of another shape, observed entries that the output does not allow,
+                or a number of particles that is none.
 
         Cost:
             D steps of the network on `num_particles` times the rows.
@@ -192,6 +194,7 @@ class AutoregressiveDistribution(TorchDistribution):
             >>> found.value.shape, int(found.value[3])
             (torch.Size([4]), 1)
         """
+        check_counts(num_particles=num_particles)
         value, about = to_tensor(value), self.net.about
         checks.check_event(value.shape, self.event_shape)
         mask = to_tensor(observed).to(torch.bool)
