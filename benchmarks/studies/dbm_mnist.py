@@ -26,8 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies.dbm_digits import adam
-from benchmarks.studies.rbm_mnist import BATCH, images, mean_score
-from deepgen_ppl import figures, flow_figures
+from benchmarks.studies.rbm_mnist import BATCH, images, mean_score, picture
 
 
 def tell(dg: Any, name: str, machine: Any, x: np.ndarray, test: np.ndarray, args: Any) -> None:
@@ -92,10 +91,7 @@ def main() -> None:
         np.savez(args.weights, **{n: np.asarray(v) for n, v in arrays.items()})
     tell(dg, "trained", dbm, x, test, args)
     if args.picture:
-        draws = np.asarray(dbm.draws(24, 2000, seed=args.seed)).reshape(-1, 28, 28)
-        shown = test[np.random.default_rng(args.seed).permutation(len(test))[:12]]
-        panels = {"data": shown.reshape(-1, 28, 28), "chains": draws[:12], "": draws[12:]}
-        args.picture.write_bytes(figures.to_png(flow_figures.images(panels)))
+        picture(dbm, test, args.seed, args.picture)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,14 @@ def mean_score(rbm: Any, x: np.ndarray, wing: str) -> tuple[float, float]:
     return float(found.mean()), float(found.std() / np.sqrt(len(found)))
 
 
+def picture(machine: Any, test: np.ndarray, seed: int, path: Path) -> None:
+    """Draw a row of test images, and the ends of 24 chains of a machine."""
+    draws = np.asarray(machine.draws(24, 2000, seed=seed)).reshape(-1, 28, 28)
+    shown = test[np.random.default_rng(seed).permutation(len(test))[:12]]
+    panels = {"data": shown.reshape(-1, 28, 28), "chains": draws[:12], "": draws[12:]}
+    path.write_bytes(figures.to_png(flow_figures.images(panels)))
+
+
 def main() -> None:
     """Train and tell."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,10 +122,7 @@ def main() -> None:
         log_z = f"log Z {bound.value:.2f} +- {bound.standard_error:.2f}"
         print(f"test log probability by {bound.name}: {found}, {log_z}", flush=True)
     if args.picture:
-        draws = np.asarray(rbm.draws(24, 2000, seed=args.seed)).reshape(-1, 28, 28)
-        shown = test[np.random.default_rng(args.seed).permutation(len(test))[:12]]
-        panels = {"data": shown.reshape(-1, 28, 28), "chains": draws[:12], "": draws[12:]}
-        args.picture.write_bytes(figures.to_png(flow_figures.images(panels)))
+        picture(rbm, test, args.seed, args.picture)
 
 
 if __name__ == "__main__":
