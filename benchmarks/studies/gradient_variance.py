@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -84,7 +85,9 @@ def pyro_side(vae: Any, fit: Any, x: np.ndarray) -> Callable[[Any, int], dict[st
         found: dict[str, list[np.ndarray]] = {name: [] for name in SPLIT}
         for seed in range(copies):
             torch.manual_seed(seed)
-            loss = objective(pair, values, data, None)
+            with warnings.catch_warnings():  # the module's own tensors are replaced by `values`
+                warnings.filterwarnings("ignore", ".*because requires_grad=False", UserWarning)
+                loss = objective(pair, values, data, None)
             loss = (loss[0] if loss.dim() else loss) / len(x)
             grads = torch.autograd.grad(loss, [values[name] for name in names])
             for part in SPLIT:
