@@ -46,6 +46,22 @@ class Controls(NamedTuple):
 Step = Callable[[Array, HMCState, ValueAndGrad, Controls], tuple[HMCState, HMCInfo]]
 
 
+def preconditioned(step: Callable[..., tuple[HMCState, HMCInfo]]) -> Step:
+    """Return a step that takes its size and its covariance's root from what adaptation tells.
+
+    Args:
+        step: the step of a kernel, by the keywords `step_size` and `root`.
+    """
+
+    def bound(
+        key: Array, state: HMCState, value_and_grad: ValueAndGrad, controls: Controls
+    ) -> tuple[HMCState, HMCInfo]:
+        size, root = controls.step_size, controls.root
+        return step(key, state, value_and_grad, step_size=size, root=root)
+
+    return bound
+
+
 class StepSize(NamedTuple):
     """State of dual averaging, and the chains' own step sizes in the first window.
 

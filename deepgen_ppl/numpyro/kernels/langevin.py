@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from deepgen_ppl import checks
 from deepgen_ppl.numpyro.kernels import hmc
-from deepgen_ppl.numpyro.kernels.adaptation import Controls, Step
+from deepgen_ppl.numpyro.kernels.adaptation import Step, preconditioned
 from deepgen_ppl.numpyro.kernels.hmc import HMCInfo, HMCState, ValueAndGrad
 
 __all__ = ["MALA", "Langevin", "step"]
@@ -55,14 +55,7 @@ class MALA:
 
     def bind(self) -> Step:
         """Return the kernel's step with these options."""
-
-        def bound(
-            key: Array, state: HMCState, value_and_grad: ValueAndGrad, controls: Controls
-        ) -> tuple[HMCState, HMCInfo]:
-            size, root = controls.step_size, controls.root
-            return hmc.step(key, state, value_and_grad, step_size=size, root=root)
-
-        return bound
+        return preconditioned(hmc.step)
 
 
 @dataclass(frozen=True)
@@ -104,14 +97,7 @@ class Langevin:
 
     def bind(self) -> Step:
         """Return the kernel's step with these options."""
-
-        def bound(
-            key: Array, state: HMCState, value_and_grad: ValueAndGrad, controls: Controls
-        ) -> tuple[HMCState, HMCInfo]:
-            size, root = controls.step_size, controls.root
-            return step(key, state, value_and_grad, step_size=size, root=root)
-
-        return bound
+        return preconditioned(step)
 
 
 def step(

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from deepgen_ppl import checks
-from deepgen_ppl.numpyro.kernels.adaptation import Controls, Step
+from deepgen_ppl.numpyro.kernels.adaptation import Step, preconditioned
 from deepgen_ppl.numpyro.kernels.hmc import HMCInfo, HMCState, ValueAndGrad, choose, push
 
 __all__ = ["RWM", "step"]
@@ -57,14 +57,7 @@ class RWM:
 
     def bind(self) -> Step:
         """Return the kernel's step with these options."""
-
-        def bound(
-            key: Array, state: HMCState, value_and_grad: ValueAndGrad, controls: Controls
-        ) -> tuple[HMCState, HMCInfo]:
-            size, root = controls.step_size, controls.root
-            return step(key, state, value_and_grad, step_size=size, root=root)
-
-        return bound
+        return preconditioned(step)
 
 
 def step(

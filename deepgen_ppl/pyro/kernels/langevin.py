@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepgen_ppl import checks
 from deepgen_ppl.pyro.kernels import hmc
-from deepgen_ppl.pyro.kernels.adaptation import Controls, Step
+from deepgen_ppl.pyro.kernels.adaptation import Step, preconditioned
 from deepgen_ppl.pyro.kernels.hmc import HMCInfo, HMCState, ValueAndGrad
 
 __all__ = ["MALA", "Langevin", "step"]
@@ -55,17 +55,7 @@ class MALA:
 
     def bind(self) -> Step:
         """Return the kernel's step with these options."""
-
-        def bound(
-            generator: torch.Generator,
-            state: HMCState,
-            value_and_grad: ValueAndGrad,
-            controls: Controls,
-        ) -> tuple[HMCState, HMCInfo]:
-            size, root = controls.step_size, controls.root
-            return hmc.step(generator, state, value_and_grad, step_size=size, root=root)
-
-        return bound
+        return preconditioned(hmc.step)
 
 
 @dataclass(frozen=True)
@@ -107,17 +97,7 @@ class Langevin:
 
     def bind(self) -> Step:
         """Return the kernel's step with these options."""
-
-        def bound(
-            generator: torch.Generator,
-            state: HMCState,
-            value_and_grad: ValueAndGrad,
-            controls: Controls,
-        ) -> tuple[HMCState, HMCInfo]:
-            size, root = controls.step_size, controls.root
-            return step(generator, state, value_and_grad, step_size=size, root=root)
-
-        return bound
+        return preconditioned(step)
 
 
 def step(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepgen_ppl import checks
-from deepgen_ppl.pyro.kernels.adaptation import Controls, Step
+from deepgen_ppl.pyro.kernels.adaptation import Step, preconditioned
 from deepgen_ppl.pyro.kernels.hmc import HMCInfo, HMCState, ValueAndGrad, choose, push
 
 __all__ = ["RWM", "step"]
@@ -56,17 +56,7 @@ class RWM:
 
     def bind(self) -> Step:
         """Return the kernel's step with these options."""
-
-        def bound(
-            generator: torch.Generator,
-            state: HMCState,
-            value_and_grad: ValueAndGrad,
-            controls: Controls,
-        ) -> tuple[HMCState, HMCInfo]:
-            size, root = controls.step_size, controls.root
-            return step(generator, state, value_and_grad, step_size=size, root=root)
-
-        return bound
+        return preconditioned(step)
 
 
 def step(
