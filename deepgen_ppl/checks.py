@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-PASS_NONE = "Where sites are to be drawn, pass None for their data."
-
 
 def quote(names: Iterable[str]) -> str:
     """Return names quoted and joined: `'a', 'b'`.

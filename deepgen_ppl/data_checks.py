@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 _SHOWN = 8
+PASS_NONE = "Where sites are to be drawn, pass None for their data."
 
 
 @runtime_checkable
@@ -208,3 +209,23 @@ def check_draws(
                 f"Site '{site}' has {size} rows on axis {axis}, but log_weights have shape "
                 f"{log_weights.shape}."
             )
+
+
+def learned_values(params: Any) -> Mapping[str, Any]:
+    """Return the learned values by name of a `Fit`, or of a dict.
+
+    Raises:
+        TypeError: it is neither.
+
+    Example:
+        >>> learned_values({"loc": 0.5})
+        {'loc': 0.5}
+        >>> learned_values(3)
+        Traceback (most recent call last):
+        ...
+        TypeError: params must be a dict of arrays or a Fit, not int.
+    """
+    values = params if isinstance(params, Mapping) else getattr(params, "params", None)
+    if not isinstance(values, Mapping):
+        raise TypeError(f"params must be a dict of arrays or a Fit, not {type(params).__name__}.")
+    return values

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from deepgen_ppl.checks import PASS_NONE, quote
+from deepgen_ppl.checks import quote
+from deepgen_ppl.data_checks import PASS_NONE
 from deepgen_ppl.posterior import Posterior
 
 MOST_DISCREPANCY = 1e-3

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deepgen_ppl.checks import PASS_NONE, quote
+from deepgen_ppl.checks import quote
+from deepgen_ppl.data_checks import PASS_NONE
 from deepgen_ppl.evidence import some
 
 

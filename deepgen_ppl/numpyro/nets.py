@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from deepgen_ppl import flow_checks, networks
+from deepgen_ppl import flow_checks, networks, wrapping
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -178,3 +180,24 @@ def _product(h: Array, weight: Array) -> Array:
     if 4 * weight.shape[-1] > weight.shape[-2]:
         return h @ weight
     return h @ lax.optimization_barrier(weight.T).T
+
+
+def check_registered(name: str, net: Any) -> None:
+    """Refuse a function around a module, whose parameters would not be learned."""
+    nnx = sys.modules.get("flax.nnx")
+    kinds = (eqx.Module,) if nnx is None else (eqx.Module, nnx.Module)
+    cure = "Pass the module, or equinox.filter_vmap(module) where it takes one datum at a time."
+    wrapping.check_registered(name, net, kinds, cure)
+
+
+def on_batch(net: Any, value: Array, *rest: Any) -> Any:
+    """Apply a user's network to a batch, with advice where it is one for a single datum."""
+    try:
+        return net(value, *rest)
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError) or not isinstance(net, eqx.Module):
+            raise
+        raise type(error)(
+            f"{error} The {type(net).__name__} was given a batch of shape {jnp.shape(value)}: pass "
+            "a module for one datum, as those of equinox.nn are, as equinox.filter_vmap(module)."
+        ) from error

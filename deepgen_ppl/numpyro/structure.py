@@ -17,6 +17,7 @@ from numpyro.handlers import trace
 from numpyro.infer.autoguide import AutoGuide
 
 from deepgen_ppl import checks
+from deepgen_ppl.data_checks import learned_values
 from deepgen_ppl.numpyro.data import Inputs, argument_names, as_arguments, as_inputs, bare
 from deepgen_ppl.numpyro.handlers import reader, split_seed
 from deepgen_ppl.numpyro.messages import base, is_factor, is_improper
@@ -202,9 +203,7 @@ class Pair(NamedTuple):
 
 def learned(params: Any) -> dict[str, Any]:
     """Return parameter values from None, a mapping, or a `Fit`."""
-    if params is None:
-        return {}
-    return dict(params) if isinstance(params, Mapping) else dict(params.params)
+    return {} if params is None else dict(learned_values(params))
 
 
 def execute(fn: Callable, inputs: Inputs, role: str) -> Any:

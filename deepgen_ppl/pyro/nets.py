@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepgen_ppl import flow_checks, networks
+from deepgen_ppl import flow_checks, networks, wrapping
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -167,3 +168,9 @@ def forward(
         h = activation(h)
         h = functional.linear(h, weight.mT, bias)
     return h
+
+
+def check_registered(name: str, net: Any) -> None:
+    """Refuse a function around a module, whose parameters would not be learned."""
+    cure = "Pass the module, or one whose forward does what the function does."
+    wrapping.check_registered(name, net, nn.Module, cure)

@@ -13,6 +13,7 @@ from pyro.poutine.messenger import _bound_partial, _context_wrap
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
+from deepgen_ppl.data_checks import learned_values
 from deepgen_ppl.pyro import handlers
 
 
@@ -196,12 +197,9 @@ def given(params: Any) -> dict[str, Tensor] | None:
     if params is None:
         store = pyro.get_param_store()
         return {normalize_param_name(name): value.detach().clone() for name, value in store.items()}
-    values = params if isinstance(params, Mapping) else getattr(params, "params", None)
-    if not isinstance(values, Mapping):
-        raise TypeError(f"params must be a dict of arrays or a Fit, not {type(params).__name__}.")
     return {
         name: value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-        for name, value in values.items()
+        for name, value in learned_values(params).items()
     }
 
 

@@ -386,6 +386,11 @@ def test_values_that_nobody_learned(dg: ModuleType, wing: str, pca: Linear, line
         vae.generate({}, 3)
 
 
+def test_what_is_no_fit_is_refused(dg: ModuleType, pca: Linear, linear: Any) -> None:
+    with pytest.raises(TypeError, match="params must be a dict of arrays or a Fit, not int"):
+        linear[0].encode(3, pca.x)
+
+
 def test_outputs_of_wrong_shape_are_refused(dg: ModuleType, on: ModuleType) -> None:
     x = np.ones((8, 4), "float32")
     wide = on.two_heads(3)
@@ -398,6 +403,46 @@ def test_outputs_of_wrong_shape_are_refused(dg: ModuleType, on: ModuleType) -> N
     vae = dg.VAE((), on.own_decoder(5), features=4, latents=2, likelihood=None)
     with pytest.raises(ValueError, match="let its shape end in that"):
         dg.svi(*vae, x, num_steps=2, progress=False)
+
+
+def test_a_module_inside_a_function_is_refused_since_it_would_not_learn(
+    dg: ModuleType, on: ModuleType
+) -> None:
+    for net in on.around(on.one_datum(4, 4)):
+        words = r"encoder is a function around a module \(Linear\), .* would not be learned"
+        with pytest.raises(TypeError, match=words):
+            dg.VAE(net, (), features=4, latents=2)
+        with pytest.raises(TypeError, match="decoder is a function around a module"):
+            dg.VAE((), net, features=4, latents=2)
+        made = {"features": 4, "latents": 2, "classes": 3}
+        with pytest.raises(TypeError, match="classifier is a function around a module"):
+            dg.SemiSupervisedVAE((), (), net, **made)
+        base = on.normal_prior(4, 1.0)
+        for make in (dg.EnergyModel, dg.EnergyClassifier, lambda net, _: dg.CRF(net, 4)):
+            with pytest.raises(TypeError, match="net is a function around a module"):
+                make(net, base)
+
+
+def test_a_module_for_one_datum_is_told_how_to_take_a_batch(
+    dg: ModuleType, on: ModuleType, wing: str
+) -> None:
+    """Equinox's modules take one datum; wrapped by equinox they are registered, and learn."""
+    if wing == "pyro":
+        pytest.skip("modules of torch take batches")
+    import equinox as eqx
+
+    x, net = np.ones((8, 4), "float32"), on.one_datum(4, 4)
+    vae = dg.VAE(net, (), features=4, latents=2)
+    with pytest.raises(TypeError, match=r"shape \(8, 4\): pass .* as equinox.filter_vmap\(module"):
+        dg.svi(*vae, x, num_steps=2, progress=False)
+    vae = dg.VAE(eqx.filter_vmap(net), (), features=4, latents=2)
+    assert set(dg.svi(*vae, x, num_steps=2, progress=False).params) == {
+        "encoder$params",
+        "decoder$params",
+    }
+    energy = dg.EnergyModel(on.one_datum(4, 1), on.normal_prior(4, 1.0))
+    with pytest.raises(TypeError, match=r"The Linear was given a batch of shape \(8, 4\)"):
+        energy.energy(x)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Autoencoders of the NumPyro wing as functions of NumPy arrays, for laws of both wings."""
 
+from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +126,16 @@ def mixture(logits: Any, locs: Any, scales: Any, count: int) -> tuple[np.ndarray
 
     found, z = jax.jit(jax.vmap(one))(random.split(random.key(0), count))
     return np.asarray(z), jax.tree.map(np.asarray, found)
+
+
+def one_datum(inputs: int, outputs: int) -> Any:
+    """A module that takes one datum at a time."""
+    return eqx.nn.Linear(inputs, outputs, key=random.key(0))
+
+
+def around(net: Any) -> list[Any]:
+    """Functions around a module."""
+    return [jax.vmap(net), partial(net), jax.vmap(partial(net))]
 
 
 def own_encoder(latents: int) -> Any:

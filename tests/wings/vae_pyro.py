@@ -1,5 +1,6 @@
 """Autoencoders of the Pyro wing as functions of NumPy arrays, for laws of both wings."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,16 @@ def mixture(logits: Any, locs: Any, scales: Any, count: int) -> tuple[np.ndarray
     value = torch.sin(z[:, 0]) * z[:, 1] + z[:, 1]
     found = torch.autograd.grad(value.sum(), args)
     return z.detach().numpy(), tuple(g.numpy() for g in found)
+
+
+def one_datum(inputs: int, outputs: int) -> Any:
+    """A module that takes one datum at a time, as all of torch do, or a batch."""
+    return torch.nn.Linear(inputs, outputs)
+
+
+def around(net: Any) -> list[Any]:
+    """Functions around a module."""
+    return [torch.vmap(net), partial(net), net.forward]
 
 
 def own_encoder(latents: int) -> Any:

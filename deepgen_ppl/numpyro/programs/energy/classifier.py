@@ -17,7 +17,7 @@ from numpyro.contrib.module import eqx_module
 
 from deepgen_ppl import energies
 from deepgen_ppl.evidence import Evidence
-from deepgen_ppl.numpyro.nets import MLP
+from deepgen_ppl.numpyro.nets import MLP, check_registered, on_batch
 from deepgen_ppl.numpyro.programs.energy.experts import Held
 from deepgen_ppl.numpyro.programs.energy.neural import EnergyModel
 from deepgen_ppl.numpyro.programs.energy.ready import Energy, run
@@ -38,7 +38,8 @@ class EnergyClassifier(Energy):
         base: b, a distribution whose event shape is that of a value, held as it is.
 
     Raises:
-        TypeError: the base is no distribution. ValueError: it has a batch shape, or is discrete.
+        TypeError: the base is no distribution, or net a function around a module.
+        ValueError: the base has a batch shape, or is discrete.
 
     References:
         Grathwohl, Wang, Jacobsen, Duvenaud, Norouzi, Swersky: Your classifier is secretly an energy
@@ -59,6 +60,7 @@ class EnergyClassifier(Energy):
 
     def __init__(self, net: Callable[..., Any], base: Any) -> None:
         energies.check_base(base)
+        check_registered("net", net)
         self.net, self.held_base, self.log_z = net, Held(base), None
 
     @property
@@ -77,7 +79,7 @@ class EnergyClassifier(Energy):
             x: values.
         """
         x = jnp.asarray(x, float)
-        return self.net(x, None) if isinstance(self.net, MLP) else self.net(x)
+        return self.net(x, None) if isinstance(self.net, MLP) else on_batch(self.net, x)
 
     def classify(self, x: Float[Array, "*batch *event"]) -> Any:
         """Return the native distribution of the labels of values.

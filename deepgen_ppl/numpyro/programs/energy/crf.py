@@ -21,7 +21,7 @@ from numpyro.distributions import constraints
 
 from deepgen_ppl import energies, labelling
 from deepgen_ppl.factor_graph import FactorGraph
-from deepgen_ppl.numpyro.nets import MLP
+from deepgen_ppl.numpyro.nets import MLP, check_registered, on_batch
 from deepgen_ppl.numpyro.programs.energy.ready import replaced
 
 
@@ -45,7 +45,7 @@ class CRF(eqx.Module):
 
     Raises:
         ValueError: a size is no whole number.
-        TypeError: a network that cannot be called.
+        TypeError: a network that cannot be called, or a function around a module.
 
     Cost:
         The network, and states squared a place.
@@ -73,6 +73,7 @@ class CRF(eqx.Module):
         self, net: Callable[..., Any] | int, states: int, *, seed: int | np.random.Generator = 0
     ) -> None:
         labelling.check_sizes(net, states)
+        check_registered("net", net)
         self.net = net if callable(net) else MLP(int(net), states, (), seed=seed)
         self.transition = jnp.zeros((states, states))
         self.initial, self.final = jnp.zeros(states), jnp.zeros(states)
@@ -114,7 +115,7 @@ class CRF(eqx.Module):
         features = jnp.asarray(features)
         if isinstance(self.net, MLP):
             labelling.check_features(features.shape, self.net.weights[0].shape[0])
-        unary = self.net(features)
+        unary = on_batch(self.net, features)
         labelling.check_potentials(unary.shape, self.states)
         return LabelDistribution(unary, self.transition, self.initial, self.final, lengths)
 

@@ -13,7 +13,7 @@ from numpyro.distributions import biject_to
 
 from deepgen_ppl import energies
 from deepgen_ppl.evidence import Evidence
-from deepgen_ppl.numpyro.nets import MLP
+from deepgen_ppl.numpyro.nets import MLP, check_registered, on_batch
 from deepgen_ppl.numpyro.programs.energy.ready import Energy, replaced
 
 
@@ -36,6 +36,7 @@ class EnergyModel(Energy):
 
     Raises:
         ValueError: a base without an event shape, or a power that is no number.
+        TypeError: a function around a module, whose parameters would not be learned.
 
     References:
         LeCun, Chopra, Hadsell, Ranzato, Huang: A tutorial on energy-based learning. 2006.
@@ -59,6 +60,7 @@ class EnergyModel(Energy):
     log_z: Evidence | None = eqx.field(static=True)
 
     def __init__(self, net: Callable[..., Any], base: Any, *, power: float = 1.0) -> None:
+        check_registered("net", net)
         self.net = net
         is_held = hasattr(base, "log_prob")
         self.learned_base = None if is_held else base
@@ -83,7 +85,7 @@ class EnergyModel(Energy):
             x: values.
         """
         x = jnp.asarray(x, float)
-        found = self.net(x, None) if isinstance(self.net, MLP) else self.net(x)
+        found = self.net(x, None) if isinstance(self.net, MLP) else on_batch(self.net, x)
         batch = x.shape[: x.ndim - len(self.event_shape)]
         return found.reshape(batch)
 

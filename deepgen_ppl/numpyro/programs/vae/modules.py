@@ -14,7 +14,7 @@ from jax import Array
 from numpyro.contrib.module import eqx_module, nnx_module
 
 from deepgen_ppl.numpyro.image_nets import ResidualMLP
-from deepgen_ppl.numpyro.nets import MLP
+from deepgen_ppl.numpyro.nets import MLP, on_batch
 from deepgen_ppl.numpyro.programs.vae.ladder import BottomUp
 
 
@@ -58,7 +58,7 @@ def applied(net: Any, value: Array, event_dim: int, context: Array | None) -> An
     """Apply a network to a batch; a perceptron sees each datum as a vector."""
     if isinstance(net, MLP | BottomUp | ResidualMLP):
         value = jnp.reshape(value, (*value.shape[: value.ndim - event_dim], -1))
-    return net(value) if context is None else net(value, context)
+    return on_batch(net, value) if context is None else on_batch(net, value, context)
 
 
 def is_distribution(value: Any) -> bool:

@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from deepgen_ppl import flow_checks, label_checks, vae_checks
-from deepgen_ppl.numpyro.nets import MLP
+from deepgen_ppl.numpyro.nets import MLP, check_registered
 from deepgen_ppl.numpyro.programs.vae import likelihood as likelihood_
 from deepgen_ppl.numpyro.programs.vae.evaluate import array, evaluated
 from deepgen_ppl.numpyro.programs.vae.modules import applied, registered
@@ -54,6 +54,7 @@ class SemiSupervisedVAE:
 
     Raises:
         ValueError: sizes that are none, unknown names; at a call, labels of no class.
+        TypeError: a function around a module, whose parameters would not be learned.
 
     Cost:
         With `EnumeratedELBO` a pass of encoder and decoder over the rows for each class.
@@ -108,6 +109,7 @@ class SemiSupervisedVAE:
             options: dict[str, Any] = {"activation": activation, "seed": seed + 3}
             classifier = MLP(size, self.classes, classifier, **options)
         label_checks.check_classifier(classifier)
+        check_registered("classifier", classifier)
         self.classifier = classifier
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:

@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from deepgen_ppl import discrete_axes, flow_checks, latent_axes, likelihoods, vae_checks
-from deepgen_ppl.numpyro.nets import MLP
+from deepgen_ppl.numpyro.nets import MLP, check_registered
 from deepgen_ppl.numpyro.programs.vae import likelihood as likelihood_
 from deepgen_ppl.numpyro.programs.vae import posterior as posterior_
 from deepgen_ppl.numpyro.programs.vae import prior as prior_
@@ -63,7 +63,8 @@ class VAE(Verbs):
 
     Raises:
         ValueError: sizes that are none, unknown names; at a call, data that do not fit.
-        TypeError: options that are of no such kind.
+        TypeError: options that are of no such kind, or a function around a module, whose
+            parameters would not be learned.
 
     Cost:
         One pass of encoder and decoder over the rows a run.
@@ -127,6 +128,8 @@ class VAE(Verbs):
             "likelihood": values(own),
         }
         self.modules = {name: module for name, module in found.items() if module is not None}
+        for name, module in self.modules.items():
+            check_registered(name, module)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         """Unpack to model and guide."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deepgen_ppl import energies
 from deepgen_ppl.evidence import Evidence
-from deepgen_ppl.pyro.nets import MLP
+from deepgen_ppl.pyro.nets import MLP, check_registered
 from deepgen_ppl.pyro.programs.energy.experts import Held
 from deepgen_ppl.pyro.programs.energy.neural import EnergyModel
 from deepgen_ppl.pyro.programs.energy.ready import Energy, run
@@ -33,7 +33,8 @@ class EnergyClassifier(Energy):
         base: b, a distribution whose event shape is that of a value, held as it is.
 
     Raises:
-        TypeError: the base is no distribution. ValueError: it has a batch shape, or is discrete.
+        TypeError: the base is no distribution, or net a function around a module.
+        ValueError: the base has a batch shape, or is discrete.
 
     References:
         Grathwohl, Wang, Jacobsen, Duvenaud, Norouzi, Swersky: Your classifier is secretly an energy
@@ -54,6 +55,7 @@ class EnergyClassifier(Energy):
     def __init__(self, net: Callable[..., Any], base: Any) -> None:
         super().__init__()
         energies.check_base(base)
+        check_registered("net", net)
         self.net, self.held_base, self.log_z = net, Held(base), None
 
     @property

@@ -17,7 +17,7 @@ from deepgen_ppl import energies, labelling
 from deepgen_ppl.factor_graph import FactorGraph
 from deepgen_ppl.pyro.data import to_tensor
 from deepgen_ppl.pyro.flows.layer import is_concrete
-from deepgen_ppl.pyro.nets import MLP, as_parameter
+from deepgen_ppl.pyro.nets import MLP, as_parameter, check_registered
 from deepgen_ppl.pyro.programs.energy.ready import as_numpy, replaced
 
 
@@ -41,7 +41,7 @@ class CRF(nn.Module):
 
     Raises:
         ValueError: a size is no whole number.
-        TypeError: a network that cannot be called.
+        TypeError: a network that cannot be called, or a function around a module.
 
     Cost:
         The network, and states squared a place.
@@ -65,6 +65,7 @@ class CRF(nn.Module):
     ) -> None:
         super().__init__()
         labelling.check_sizes(net, states)
+        check_registered("net", net)
         self.net = net if callable(net) else MLP(int(net), states, (), seed=seed)
         self.transition = as_parameter(np.zeros((states, states)))
         self.initial = as_parameter(np.zeros(states))

@@ -12,7 +12,7 @@ from torch.distributions import biject_to
 
 from deepgen_ppl import energies
 from deepgen_ppl.evidence import Evidence
-from deepgen_ppl.pyro.nets import MLP
+from deepgen_ppl.pyro.nets import MLP, check_registered
 from deepgen_ppl.pyro.programs.energy.ready import Energy, replaced
 
 
@@ -35,6 +35,7 @@ class EnergyModel(Energy):
 
     Raises:
         ValueError: a base without an event shape, or a power that is no number.
+        TypeError: a function around a module, whose parameters would not be learned.
 
     References:
         LeCun, Chopra, Hadsell, Ranzato, Huang: A tutorial on energy-based learning. 2006.
@@ -55,6 +56,7 @@ class EnergyModel(Energy):
 
     def __init__(self, net: Callable[..., Any], base: Any, *, power: float = 1.0) -> None:
         super().__init__()
+        check_registered("net", net)
         self.net = net
         is_held = hasattr(base, "log_prob")
         self.learned_base = None if is_held else base

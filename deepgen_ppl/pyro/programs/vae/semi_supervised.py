@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepgen_ppl import flow_checks, label_checks, vae_checks
-from deepgen_ppl.pyro.nets import MLP
+from deepgen_ppl.pyro.nets import MLP, check_registered
 from deepgen_ppl.pyro.programs.vae import likelihood as likelihood_
 from deepgen_ppl.pyro.programs.vae.evaluate import array, evaluated
 from deepgen_ppl.pyro.programs.vae.modules import applied, registered
@@ -53,6 +53,7 @@ class SemiSupervisedVAE:
 
     Raises:
         ValueError: sizes that are none, unknown names; at a call, labels of no class.
+        TypeError: a function around a module, whose parameters would not be learned.
 
     Cost:
         With `EnumeratedELBO` a pass of encoder and decoder over the rows for each class.
@@ -107,6 +108,7 @@ class SemiSupervisedVAE:
             options: dict[str, Any] = {"activation": activation, "seed": seed + 3}
             classifier = MLP(size, self.classes, classifier, **options)
         label_checks.check_classifier(classifier)
+        check_registered("classifier", classifier)
         self.classifier = classifier
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
