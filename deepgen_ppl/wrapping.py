@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import MethodType
 from typing import Any
-
-_AROUND = ("__wrapped__", "func", "__self__")  # of vmap and jit, of partial, of a bound method
 
 
 def wrapped(net: Any, kinds: type | tuple[type, ...]) -> Any:
@@ -23,14 +23,14 @@ def wrapped(net: Any, kinds: type | tuple[type, ...]) -> Any:
         >>> wrapped(partial(net, scale=2.0), Net) is net, wrapped(net, Net), wrapped(len, Net)
         (True, None, None)
     """
-    while not isinstance(net, kinds):
-        inner = (getattr(net, name, None) for name in _AROUND)
-        net = next((value for value in inner if value is not None), None)
-        if net is None:
+    inner = net
+    while not isinstance(inner, kinds):
+        if isinstance(inner, MethodType):
+            return inner.__self__ if isinstance(inner.__self__, kinds) else None
+        inner = inner.func if isinstance(inner, partial) else getattr(inner, "__wrapped__", None)
+        if inner is None:
             return None
-        if isinstance(net, kinds):
-            return net
-    return None
+    return None if inner is net else inner
 
 
 def check_registered(name: str, net: Any, kinds: type | tuple[type, ...], cure: str) -> None:
