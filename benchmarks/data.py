@@ -68,3 +68,19 @@ def old_faithful() -> np.ndarray:
         raise Skip("Old Faithful is not here: expected ../shared/data/old_faithful/faithful.csv")
     table = np.loadtxt(path, delimiter=",", skiprows=1)
     return ((table - table.mean(0)) / table.std(0)).astype(np.float32)
+
+
+def published_rbm() -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Return the published RBM's weights and biases, and the test rows, zeros and ones.
+
+    Its log Z is 451.28, the mean test log probability -86.34 (Salakhutdinov and Murray, 2008).
+
+    Raises:
+        Skip: where the file does not lie beside the repository.
+    """
+    path = SHARED / "rbm_cd25_500" / "rbm_cd25_500.npz"
+    if not path.exists():
+        raise Skip("the published RBM is not here: ../shared/data/rbm_cd25_500/rbm_cd25_500.npz")
+    stored = np.load(path)
+    weights = tuple(stored[name] for name in ("weights", "visible_bias", "hidden_bias"))
+    return weights, np.unpackbits(stored["test"], axis=1).astype(np.float32)

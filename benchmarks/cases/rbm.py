@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Case, Contender, Limit, Run, Skip, Target
-from benchmarks.data import SHARED, big_digits
+from benchmarks.data import big_digits, published_rbm
 
 REQUIRES = ("jax", "numpyro", "optax", "sklearn")
 VARIANTS = ("k1", "k10", "pyro_k1", "pyro_k10", "ais")
@@ -167,18 +167,13 @@ def rbms(x: np.ndarray, sweeps: int, steps: int) -> Callable[[int], Run]:
 
 def annealing(temperatures: int) -> Case:
     """Return the case of the published machine's log Z."""
-    folder = SHARED / "rbm_cd25_500"
-    if not folder.exists():
-        raise Skip(f"there is no {folder}")
-    stored = dict(np.load(folder / "rbm_cd25_500.npz"))
-    names = ("weights", "visible_bias", "hidden_bias")
-    test = np.unpackbits(stored["test"], axis=1).astype(np.float32)
+    weights, test = published_rbm()
 
     def prepare(wing: str) -> Callable[[int], Run]:
         dg: Any = importlib.import_module(f"deepgen_ppl.{wing}")
         if wing == "pyro":
             importlib.import_module("torch").set_num_threads(1)
-        rbm = dg.RBM(784, HIDDEN).with_weights(*(stored[name] for name in names))
+        rbm = dg.RBM(784, HIDDEN).with_weights(*weights)
 
         def run(seed: int) -> Run:
             began = time.process_time()

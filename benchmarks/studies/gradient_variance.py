@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -76,6 +75,7 @@ def pyro_side(vae: Any, fit: Any, x: np.ndarray) -> Callable[[Any, int], dict[st
 
     from deepgen_ppl.pyro.data import to_tensors
     from deepgen_ppl.pyro.infer.importance import prepare
+    from deepgen_ppl.pyro.path import quiet
 
     pair, values, _ = prepare(*vae, (x,), fit, None, 0)
     names = [name for name, param in pair.params.items() if param.trainable]
@@ -85,8 +85,7 @@ def pyro_side(vae: Any, fit: Any, x: np.ndarray) -> Callable[[Any, int], dict[st
         found: dict[str, list[np.ndarray]] = {name: [] for name in SPLIT}
         for seed in range(copies):
             torch.manual_seed(seed)
-            with warnings.catch_warnings():  # the module's own tensors are replaced by `values`
-                warnings.filterwarnings("ignore", ".*because requires_grad=False", UserWarning)
+            with quiet(pair):
                 loss = objective(pair, values, data, None)
             loss = (loss[0] if loss.dim() else loss) / len(x)
             grads = torch.autograd.grad(loss, [values[name] for name in names])

@@ -15,13 +15,10 @@ import argparse
 import importlib
 import time
 
-import numpy as np
-
-from benchmarks.data import SHARED
+from benchmarks.data import published_rbm
 from benchmarks.studies.rbm_mnist import mean_score
 
 LOG_Z, SCORE = 451.28, -86.34
-WEIGHTS = ("weights", "visible_bias", "hidden_bias")
 
 
 def main() -> None:
@@ -33,9 +30,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     dg = importlib.import_module(f"deepgen_ppl.{args.wing}")
-    stored = dict(np.load(SHARED / "rbm_cd25_500" / "rbm_cd25_500.npz"))
-    test = np.unpackbits(stored["test"], axis=1).astype(np.float32)
-    rbm = dg.RBM(784, 500).with_weights(*(stored[name] for name in WEIGHTS))
+    weights, test = published_rbm()
+    rbm = dg.RBM(784, 500).with_weights(*weights)
     score, error = mean_score(rbm, test, args.wing)
     for seed in args.seeds:
         for method in ("ais", "reverse"):

@@ -43,6 +43,11 @@ def images(split: str) -> tuple[np.ndarray, np.ndarray]:
     return x.reshape(len(x), -1).astype(np.float32) / 255.0, np.asarray(y)
 
 
+def upper_halves(count: int) -> np.ndarray:
+    """Return the mask of images whose upper half is seen."""
+    return np.repeat([True, False], 392)[None].repeat(count, 0)
+
+
 def train(dg: Any, vae: Any, x: np.ndarray, loss: Any, epochs: int, seed: int) -> Any:
     """Train with new binary images every epoch."""
     fit = None
@@ -131,7 +136,7 @@ def uses(vae: Any, fit: Any, train_set: tuple, test_set: tuple, halves: int) -> 
         ours, raw = (few_shot(z, (labels, test_labels), each) for z in (codes, (x, test)))
         print(f"{10 * each} labels: error {np.mean(ours):.3f} by codes, {np.mean(raw):.3f} by "
               f"pixels (means of 5 draws of the labels)")  # fmt: skip
-    mask = np.repeat([True, False], 392)[None].repeat(halves, 0)
+    mask = upper_halves(halves)
     truth = test[:halves]
     pixels = np.mean((x.mean(0) - truth)[~mask] ** 2)
     for method, particles in {"importance": 2000, "smc": 256}.items():
@@ -168,7 +173,7 @@ def pictures(vae: Any, fit: Any, test: np.ndarray, folder: Path) -> None:
         "drawn": vae.generate(fit, 8, mean=True, seed=1),
     }  # fmt: skip
     way = vae.interpolate(fit, test[:1], test[1:2], num_steps=8)[:, 0]
-    mask = np.repeat([True, False], 392)[None].repeat(8, 0)
+    mask = upper_halves(8)
     blocks |= {"half seen": vae.impute(fit, test[rows], mask, num_samples=20).mean, "a way": way}
     figure = Figure(figsize=(7, 4.8))
     axes = figure.subplots(len(blocks), 8)
