@@ -231,10 +231,27 @@ def permutation(order: Any, seed: int | np.random.Generator = 0) -> np.ndarray:
     """
     if isinstance(order, int | np.integer):
         return np.random.default_rng(seed).permutation(whole("features", order))
+    return order_of(order, np.size(order))
+
+
+def order_of(order: Any, features: int) -> np.ndarray | None:
+    """Return an order of a number of features as integers, None for that of their numbers.
+
+    Raises:
+        ValueError: it is no permutation, or one of another number of features.
+
+    Example:
+        >>> order_of((1, 0), 3)
+        Traceback (most recent call last):
+        ...
+        ValueError: an order of 3 features must hold each of 0 to 2 once, got [1, 0].
+    """
+    if order is None:
+        return None
     found = np.asarray(order)
-    if found.ndim != 1 or sorted(found.tolist()) != list(range(len(found))):
+    if found.ndim != 1 or sorted(found.tolist()) != list(range(features)):
         raise ValueError(
-            f"an order of {found.size} features must hold each of 0 to {found.size - 1} once, got "
+            f"an order of {features} features must hold each of 0 to {features - 1} once, got "
             f"{found.tolist()}."
         )
     return found.astype(np.int64)

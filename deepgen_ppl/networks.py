@@ -89,7 +89,12 @@ def groups(features: int, hidden: Sequence[int], context: int = 0) -> tuple[np.n
 
 
 def masks(
-    features: int, hidden: Sequence[int], outputs: int, context: int = 0, inputs: int = 1
+    features: int,
+    hidden: Sequence[int],
+    outputs: int,
+    context: int = 0,
+    inputs: int = 1,
+    order: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Return the mask of each layer of an autoregressive network, of ones and zeros.
 
@@ -99,15 +104,18 @@ def masks(
         outputs: outputs of each feature; output p of feature i is number p * features + i.
         context: number of context features.
         inputs: inputs of each feature; input e of feature i is number i * inputs + e.
+        order: the features in the order in which each sees those before it, an array of NumPy or
+            JAX; the order of their numbers when None.
 
     Example:
         >>> masks(2, (), 1)[0].tolist()
         [[0.0, 1.0], [0.0, 0.0]]
+        >>> masks(2, (), 1, order=np.array([1, 0]))[0].tolist()
+        [[0.0, 0.0], [1.0, 0.0]]
     """
-    first = np.repeat(np.arange(1, features + 1), inputs)
-    units = [first, *groups(features, hidden, context)]
-    last = np.tile(np.arange(features), outputs)
-    units.append(last)
+    place = np.arange(features) if order is None else order.argsort()
+    units = [(place + 1).repeat(inputs), *groups(features, hidden, context)]
+    units.append(place[None].repeat(outputs, 0).reshape(-1))
     return [(a[:, None] <= b[None, :]).astype(float) for a, b in pairwise(units)]
 
 
@@ -137,6 +145,35 @@ def reorderings(features: int, layers: int, rng: np.random.Generator) -> list[np
         orders.append(orders[-1][::-1] if number % 2 else rng.permutation(features))
     orders.append(orders[0])
     return [np.argsort(before)[after] for before, after in pairwise(orders)]
+
+
+def orders(
+    features: int, layers: int, kind: str, seed: int | np.random.Generator = 0
+) -> list[np.ndarray]:
+    """Return the orders in which autoregressive layers see the features, from base to data.
+
+    The layer next to the data sees them in the order of their numbers.
+
+    Args:
+        features: number of features.
+        layers: number of layers.
+        kind: "reverse" turns the order round from layer to layer, "random" draws another one.
+        seed: seed of the orders, or a NumPy generator.
+
+    Example:
+        >>> [order.tolist() for order in orders(3, 2, "reverse")]
+        [[2, 1, 0], [0, 1, 2]]
+    """
+    rng = np.random.default_rng(seed)
+    found = [np.arange(features)]
+    while len(found) < layers:
+        drawn = found[-1][::-1]
+        while kind == "random":
+            drawn = rng.permutation(features)
+            if features == 1 or (drawn != found[-1]).any():
+                break
+        found.append(drawn)
+    return found[::-1]
 
 
 def initial_convolutions(

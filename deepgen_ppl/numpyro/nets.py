@@ -98,6 +98,8 @@ class MaskedMLP(eqx.Module):
         context: number of context features.
         activation: as of `MLP`.
         inputs: numbers that each feature is given by, side by side.
+        order: the features in the order in which each sees those before it; that of their numbers
+            when None.
         seed: seed of the initial weights, or a NumPy generator; the last layer is zero.
 
     References:
@@ -113,6 +115,7 @@ class MaskedMLP(eqx.Module):
     weights: tuple[Array, ...]
     biases: tuple[Array, ...]
     from_context: Array | None
+    order: np.ndarray | None
     features: int = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
     hidden: tuple[int, ...] = eqx.field(static=True)
@@ -129,6 +132,7 @@ class MaskedMLP(eqx.Module):
         *,
         activation: str = "relu",
         inputs: int = 1,
+        order: Sequence[int] | np.ndarray | None = None,
         seed: int | np.random.Generator = 0,
     ) -> None:
         flow_checks.sizes(features, context, hidden)
@@ -142,12 +146,13 @@ class MaskedMLP(eqx.Module):
         self.from_context = None if found is None else jnp.asarray(found, float)
         self.features, self.outputs, self.hidden = features, outputs, tuple(hidden)
         self.context, self.activation, self.inputs = context, activation, inputs
+        self.order = flow_checks.order_of(order, features)
 
     @property
     def masked(self) -> tuple[Array, ...]:
         """The weights of each layer, those that see too much set to zero."""
         sizes = self.features, self.hidden, self.outputs, self.context, self.inputs
-        masks = networks.masks(*sizes)
+        masks = networks.masks(*sizes, self.order)
         return tuple(w * m.astype(w.dtype) for w, m in zip(self.weights, masks, strict=True))
 
     def __call__(

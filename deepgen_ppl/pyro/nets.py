@@ -99,6 +99,8 @@ class MaskedMLP(nn.Module):
         context: number of context features.
         activation: as of `MLP`.
         inputs: numbers that each feature is given by, side by side.
+        order: the features in the order in which each sees those before it; that of their numbers
+            when None.
         seed: seed of the initial weights, or a NumPy generator; the last layer is zero.
 
     References:
@@ -120,6 +122,7 @@ class MaskedMLP(nn.Module):
         *,
         activation: str = "relu",
         inputs: int = 1,
+        order: Sequence[int] | np.ndarray | None = None,
         seed: int | np.random.Generator = 0,
     ) -> None:
         super().__init__()
@@ -134,10 +137,13 @@ class MaskedMLP(nn.Module):
         self.from_context = None if found is None else as_parameter(found)
         self.features, self.outputs, self.hidden = features, outputs, tuple(hidden)
         self.context, self.activation, self.inputs = context, activation, inputs
-        masks = networks.masks(features, hidden, outputs, context, inputs)
+        order = flow_checks.order_of(order, features)
+        self.register_buffer("order", None if order is None else torch.as_tensor(order))
+        masks = networks.masks(features, hidden, outputs, context, inputs, order)
         dtype = torch.get_default_dtype()  # a product with bits would convert them each time
         for number, mask in enumerate(masks):
-            self.register_buffer(f"mask_{number}", torch.tensor(mask, dtype=dtype), False)
+            buffer = torch.tensor(mask, dtype=dtype)
+            self.register_buffer(f"mask_{number}", buffer, persistent=order is not None)
 
     @property
     def masked(self) -> tuple[Tensor, ...]:

@@ -18,6 +18,12 @@ def on(wing: str) -> ModuleType:
 
 SMALL: dict[str, Any] = {"hidden": (8,), "activation": "tanh"}
 
+
+def turned(features: int) -> list[int]:
+    """An order of features that is neither that of their numbers nor its own inverse."""
+    return np.roll(np.arange(features), 1).tolist()
+
+
 # name: the layer of D features and C context features
 LAYERS: dict[str, Callable[[Any, int, int], Any]] = {
     "additive coupling": lambda f, d, c: f.Coupling(d, c, f.Additive(), **SMALL),
@@ -28,6 +34,10 @@ LAYERS: dict[str, Callable[[Any, int, int], Any]] = {
     "inverse autoregressive": lambda f, d, c: f.Autoregressive(d, c, fast="push", **SMALL),
     "spline autoregressive": lambda f, d, c: f.Autoregressive(d, c, f.Spline(3), **SMALL),
     "linear autoregressive": lambda f, d, c: f.Autoregressive(d, c, hidden=()),
+    "ordered autoregressive": lambda f, d, c: f.Autoregressive(d, c, order=turned(d), **SMALL),
+    "ordered linear autoregressive": lambda f, d, c: f.Autoregressive(
+        d, c, hidden=(), order=turned(d), fast="push"
+    ),
     "sigmoids autoregressive": lambda f, d, c: f.Autoregressive(d, c, f.Sigmoids(3), **SMALL),
     "integral autoregressive": lambda f, d, c: f.Autoregressive(d, c, f.Integral(3), **SMALL),
     "elementwise spline": lambda f, d, c: f.Elementwise(d, c, f.Spline(3), **SMALL),
@@ -333,6 +343,17 @@ def test_the_trace_by_random_signs_is_unbiased(dg: Any, on: Any) -> None:
     assert abs(difference.mean()) < 5.0 * difference.std() / len(x) ** 0.5
 
 
+def test_features_see_those_before_them_in_the_order(dg: Any, on: Any) -> None:
+    """Sorted by the order, the matrix of derivatives is triangular."""
+    order = [2, 0, 3, 1]
+    with on.double():
+        built = on.perturbed(dg.flows.Autoregressive(4, order=order, **SMALL))
+        jacobian = on.tried(built, points(2, 3, 4), None)["jacobian"]
+    sorted_ = jacobian[..., order, :][..., order]
+    assert np.abs(np.triu(sorted_, 1)).max() == 0.0
+    assert np.abs(sorted_[..., *np.tril_indices(4, -1)]).min() > 1e-6
+
+
 BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
     "one feature": (lambda f: f.RealNVP(1), "features >= 2"),
     "no features": (lambda f: f.MAF(0), "features must be a whole number"),
@@ -343,6 +364,7 @@ BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bins": (lambda f: f.NSF(2, bins=0), "bins must be"),
     "bound": (lambda f: f.NSF(2, bound=-1.0), "bound must be a positive number"),
     "order": (lambda f: f.Permutation((0, 0)), "each of 0 to 1 once"),
+    "order of a layer": (lambda f: f.Autoregressive(3, order=(0, 1)), "each of 0 to 2 once"),
     "order of a flow": (lambda f: f.MAF(2, order="any"), "order must be 'reverse' or 'random'"),
     "least": (lambda f: f.RealNVP(2, least=1.0), "least must be a number between 0 and 1"),
     "along": (lambda f: f.Coupling(2, along="both"), "along must be 'push' or 'pull'"),

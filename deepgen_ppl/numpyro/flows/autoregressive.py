@@ -31,12 +31,14 @@ class Autoregressive(Layer):
         context: number of context features.
         univariate: the elementwise map g: `Affine`, `Additive`, `Spline`, `Sigmoids` or `Integral`.
         hidden: units of each hidden layer of the network.
+        order: the features in the order in which each is moved given those before it; that of
+            their numbers when None.
         fast: "pull" makes densities one pass (as MAF), "push" draws (as IAF).
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         seed: seed of the initial weights, or a NumPy generator; the layer begins as the identity.
 
     Raises:
-        ValueError: sizes that are no whole numbers, or an unknown direction.
+        ValueError: sizes that are no whole numbers, an unknown direction, or no order.
 
     Cost:
         One pass of the network in the fast direction, D steps that visit each weight once in the
@@ -66,13 +68,14 @@ class Autoregressive(Layer):
         univariate: Any = None,
         hidden: Sequence[int] = (64, 64),
         *,
+        order: Sequence[int] | np.ndarray | None = None,
         fast: str = "pull",
         activation: str = "relu",
         seed: int | np.random.Generator = 0,
     ) -> None:
         flow_checks.choice("fast", fast, ("pull", "push"))
         self.univariate = Affine() if univariate is None else univariate
-        options: dict[str, Any] = {"activation": activation, "seed": seed}
+        options: dict[str, Any] = {"order": order, "activation": activation, "seed": seed}
         self.net = MaskedMLP(features, self.univariate.size, hidden, context, **options)
         numerical = getattr(self.univariate, "max_steps", None) is not None
         self.about = About((features,), context, fast, numerical)
@@ -104,9 +107,10 @@ def solve(
 ) -> tuple[Array, Array]:
     """Return the u of which `value` is the image, with the log determinant of that map.
 
-    Step i computes the hidden units of group i, which see the features before i, then the
-    parameters of feature i, then the feature. Units are sorted by group; a step computes as many as
-    the largest group has, and what it computes too early a later step computes again.
+    Step i computes the hidden units of group i, which see the features before it in the order, then
+    the parameters of the feature whose turn it is, then the feature. Units are sorted by group; a
+    step computes as many as the largest group has, and what it computes too early a later step
+    computes again.
 
     Args:
         net: the network.
@@ -154,6 +158,7 @@ def solve(
     zero = jnp.zeros((features, rows), value.dtype)
     hidden = [jnp.zeros(b.shape, value.dtype) for _, b in padded]
     begins = [jnp.asarray(s) for s in starts]
-    sequence = (jnp.arange(features), value.T, begins)
+    order = jnp.arange(features) if net.order is None else jnp.asarray(net.order)
+    sequence = (order, value.T[order], begins)
     (found, total, _), _ = lax.scan(step, (zero, zero[0], hidden), sequence)
     return found.T, total

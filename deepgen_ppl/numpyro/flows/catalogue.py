@@ -48,6 +48,29 @@ def ordered(
     return stacked(lambda rng: Chain((make(rng), next(after))), transforms, seed, *ends)
 
 
+def autoregressive_layers(
+    univariate: Any,
+    features: int,
+    context: int,
+    hidden: Sequence[int],
+    transforms: int,
+    order: str,
+    seed: int,
+    **options: Any,
+) -> Layer:
+    """Return autoregressive layers, each of which sees the features in an order of its own."""
+    flow_checks.whole("transforms", transforms)
+    flow_checks.whole("features", features)
+    flow_checks.choice("order", order, flow_checks.ORDERS)
+    orders = iter(networks.orders(features, transforms, order, np.random.default_rng((seed, 1))))
+
+    def make(rng: np.random.Generator) -> Layer:
+        own: dict[str, Any] = {"order": next(orders), "seed": rng, **options}
+        return Autoregressive(features, context, univariate, hidden, **own)
+
+    return stacked(make, transforms, seed)
+
+
 def NICE(
     features: int,
     context: int = 0,
@@ -168,7 +191,8 @@ def NSF(
         autoregressive: whether each feature is moved given all before it, with fast densities,
             rather than one half given the other.
         order: what is done with the features after each layer: "reverse" turns their order round,
-            "random" draws a new one (by `seed`) after every second layer.
+            "random" draws a new one (by `seed`) after every second layer; of autoregressive ones as
+            of `MAF`.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -186,13 +210,14 @@ def NSF(
         'pull'
     """
     spline = Spline(bins, bound)
-    kind: Any = Autoregressive if autoregressive else Coupling
+    if autoregressive:
+        sizes = features, context, hidden, transforms, order, seed
+        return Flow(autoregressive_layers(spline, *sizes, activation=activation), support)
 
     def make(rng: np.random.Generator) -> Layer:
-        return kind(features, context, spline, hidden, activation=activation, seed=rng)
+        return Coupling(features, context, spline, hidden, activation=activation, seed=rng)
 
-    least = 1 if autoregressive else 2
-    flow_checks.sizes(features, context, hidden, least, "NSF by couplings")
+    flow_checks.sizes(features, context, hidden, 2, "NSF by couplings")
     return Flow(ordered(make, features, transforms, order, seed), support)
 
 
@@ -202,7 +227,7 @@ def MAF(
     *,
     transforms: int = 4,
     hidden: Sequence[int] = (64, 64),
-    order: str = "reverse",
+    order: str = "random",
     least: float = 0.15,
     activation: str = "relu",
     support: Any = None,
@@ -215,8 +240,8 @@ def MAF(
         context: number of context features.
         transforms: number of layers.
         hidden: units of each hidden layer.
-        order: what is done with the features after each layer: "reverse" turns their order round,
-            "random" draws a new one (by `seed`) after every second layer.
+        order: the order in which layers see the features, from that of their numbers next to the
+            data on: "random" draws another one (by `seed`) for each, "reverse" turns it round.
         least: least scale of a layer, reached softly; above 1 scales are linear.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
@@ -234,13 +259,9 @@ def MAF(
         >>> MAF(2).fast
         'pull'
     """
-
-    def make(rng: np.random.Generator) -> Layer:
-        options: dict[str, Any] = {"activation": activation, "seed": rng}
-        return Autoregressive(features, context, Affine(least), hidden, **options)
-
-    flow_checks.fraction("least", least)
-    return Flow(ordered(make, features, transforms, order, seed), support)
+    sizes = features, context, hidden, transforms, order, seed
+    layers = autoregressive_layers(Affine(least), *sizes, activation=activation)
+    return Flow(layers, support)
 
 
 def IAF(
@@ -249,7 +270,7 @@ def IAF(
     *,
     transforms: int = 4,
     hidden: Sequence[int] = (64, 64),
-    order: str = "reverse",
+    order: str = "random",
     least: float = 0.15,
     activation: str = "relu",
     support: Any = None,
@@ -262,8 +283,8 @@ def IAF(
         context: number of context features.
         transforms: number of layers.
         hidden: units of each hidden layer.
-        order: what is done with the features after each layer: "reverse" turns their order round,
-            "random" draws a new one (by `seed`) after every second layer.
+        order: the order in which layers see the features, from that of their numbers next to the
+            data on: "random" draws another one (by `seed`) for each, "reverse" turns it round.
         least: least scale of a layer, reached softly; above 1 scales are linear.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
@@ -281,10 +302,6 @@ def IAF(
         >>> IAF(2).fast
         'push'
     """
-
-    def make(rng: np.random.Generator) -> Layer:
-        options: dict[str, Any] = {"activation": activation, "seed": rng}
-        return Autoregressive(features, context, Affine(least), hidden, fast="push", **options)
-
-    flow_checks.fraction("least", least)
-    return Flow(ordered(make, features, transforms, order, seed), support)
+    sizes = features, context, hidden, transforms, order, seed
+    layers = autoregressive_layers(Affine(least), *sizes, fast="push", activation=activation)
+    return Flow(layers, support)

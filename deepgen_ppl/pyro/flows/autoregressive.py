@@ -29,12 +29,14 @@ class Autoregressive(Layer):
         context: number of context features.
         univariate: the elementwise map g: `Affine`, `Additive`, `Spline`, `Sigmoids` or `Integral`.
         hidden: units of each hidden layer of the network.
+        order: the features in the order in which each is moved given those before it; that of
+            their numbers when None.
         fast: "pull" makes densities one pass (as MAF), "push" draws (as IAF).
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         seed: seed of the initial weights, or a NumPy generator; the layer begins as the identity.
 
     Raises:
-        ValueError: sizes that are no whole numbers, or an unknown direction.
+        ValueError: sizes that are no whole numbers, an unknown direction, or no order.
 
     Cost:
         One pass of the network in the fast direction, D steps that visit each weight once in the
@@ -60,6 +62,7 @@ class Autoregressive(Layer):
         univariate: Any = None,
         hidden: Sequence[int] = (64, 64),
         *,
+        order: Sequence[int] | np.ndarray | None = None,
         fast: str = "pull",
         activation: str = "relu",
         seed: int | np.random.Generator = 0,
@@ -67,7 +70,7 @@ class Autoregressive(Layer):
         super().__init__()
         flow_checks.choice("fast", fast, ("pull", "push"))
         self.univariate = Affine() if univariate is None else univariate
-        options: dict[str, Any] = {"activation": activation, "seed": seed}
+        options: dict[str, Any] = {"order": order, "activation": activation, "seed": seed}
         self.net = MaskedMLP(features, self.univariate.size, hidden, context, **options)
         numerical = getattr(self.univariate, "max_steps", None) is not None
         self.about = About((features,), context, fast, numerical)
@@ -99,8 +102,8 @@ def solve(
 ) -> tuple[Tensor, Tensor]:
     """Return the u of which `value` is the image, with the log determinant of that map.
 
-    Step i computes the hidden units of group i, which see the features before i, then the
-    parameters of feature i, then the feature. Units are sorted by group.
+    Step i computes the hidden units of group i, which see the features before it in the order, then
+    the parameters of the feature whose turn it is, then the feature. Units are sorted by group.
 
     Args:
         net: the network.
@@ -109,7 +112,9 @@ def solve(
         context: shape (B, context), or None.
     """
     rows, features = value.shape
-    weights, activation = net.masked, ACTIVATIONS[net.activation]
+    weights, activation, order = list(net.masked), ACTIVATIONS[net.activation], net.order
+    if order is not None:
+        weights[0] = weights[0][order]
     groups = networks.groups(features, net.hidden, net.context)
     bounds = [np.searchsorted(g, np.arange(features + 1)) for g in groups]
     biases = [b[:, None] for b in list(net.biases)[:-1]]
@@ -122,6 +127,8 @@ def solve(
             last = last + from_context.reshape(net.outputs, features, rows)
     inner = [w.mT for w in weights[:-1]]
     out = weights[-1].mT.reshape(net.outputs, features, -1)
+    if order is not None:
+        value, out, last = value[:, order], out[:, order], last[:, order]
     found: list[Tensor] = []
     units: list[list[Tensor]] = [[] for _ in inner]
     total = value.new_zeros(rows)
@@ -137,7 +144,8 @@ def solve(
         x, log_slope = univariate.pull(value[:, i], params)
         found.append(x[None])
         total = total + log_slope
-    return torch.cat(found).mT, total
+    solved = torch.cat(found).mT
+    return solved if order is None else solved[:, torch.argsort(order)], total
 
 
 def _joined(parts: list[Tensor], like: Tensor) -> Tensor:

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from deepgen_ppl import flow_checks
-from deepgen_ppl.pyro.flows.autoregressive import Autoregressive
-from deepgen_ppl.pyro.flows.catalogue import stacked
+from deepgen_ppl.pyro.flows.catalogue import autoregressive_layers, stacked
 from deepgen_ppl.pyro.flows.continuous import Continuous
 from deepgen_ppl.pyro.flows.flow import Flow
 from deepgen_ppl.pyro.flows.glow import multi_scale
 from deepgen_ppl.pyro.flows.layer import Chain, Layer
 from deepgen_ppl.pyro.flows.logit import Logit
 from deepgen_ppl.pyro.flows.monotone import Integral, Sigmoids
-from deepgen_ppl.pyro.flows.permutation import Reverse
 from deepgen_ppl.pyro.flows.residual import PlanarLayer, RadialLayer, SylvesterLayer
 
 
@@ -150,6 +148,7 @@ def NAF(
     hidden: Sequence[int] = (64, 64),
     units: int = 8,
     integral: bool = False,
+    order: str = "random",
     activation: str = "relu",
     support: Any = None,
     seed: int = 0,
@@ -164,6 +163,8 @@ def NAF(
         units: hidden units of each monotone network.
         integral: whether it is the integral of a positive network, unconstrained, rather than a
             mixture of sigmoids on the logit scale.
+        order: the order in which layers see the features, from that of their numbers next to the
+            data on: "random" draws another one (by `seed`) for each, "reverse" turns it round.
         activation: "relu", "tanh", "silu", "elu" or "softplus".
         support: constraint of the values.
         seed: seed of the initial weights.
@@ -182,14 +183,9 @@ def NAF(
         >>> NAF(2).fast
         'pull'
     """
-
-    def make(rng: np.random.Generator) -> Layer:
-        options: dict[str, Any] = {"activation": activation, "seed": rng}
-        kind = Integral(units) if integral else Sigmoids(units)
-        layer = Autoregressive(features, context, kind, hidden, **options)
-        return Chain((layer, Reverse(features)))
-
-    return Flow(stacked(make, transforms, seed), support)
+    kind = Integral(units) if integral else Sigmoids(units)
+    sizes = features, context, hidden, transforms, order, seed
+    return Flow(autoregressive_layers(kind, *sizes, activation=activation), support)
 
 
 def FFJORD(
