@@ -100,7 +100,8 @@ class MaskedMLP(eqx.Module):
         inputs: numbers that each feature is given by, side by side.
         order: the features in the order in which each sees those before it; that of their numbers
             when None.
-        seed: seed of the initial weights, or a NumPy generator; the last layer is zero.
+        zero: whether the last layer is zero at first.
+        seed: seed of the initial weights, or a NumPy generator.
 
     References:
         Germain, Gregor, Murray, Larochelle: MADE, masked autoencoder for distribution estimation.
@@ -133,13 +134,14 @@ class MaskedMLP(eqx.Module):
         activation: str = "relu",
         inputs: int = 1,
         order: Sequence[int] | np.ndarray | None = None,
+        zero: bool = True,
         seed: int | np.random.Generator = 0,
     ) -> None:
         flow_checks.sizes(features, context, hidden)
         flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
         rng = np.random.default_rng(seed)
         sizes = features * inputs, features * outputs, hidden, context
-        drawn = networks.initial_weights(rng, *sizes)
+        drawn = networks.initial_weights(rng, *sizes, zero)
         self.weights = tuple(jnp.asarray(w, float) for w in drawn.weights)
         self.biases = tuple(jnp.asarray(b, float) for b in drawn.biases)
         found = drawn.from_context

@@ -101,7 +101,8 @@ class MaskedMLP(nn.Module):
         inputs: numbers that each feature is given by, side by side.
         order: the features in the order in which each sees those before it; that of their numbers
             when None.
-        seed: seed of the initial weights, or a NumPy generator; the last layer is zero.
+        zero: whether the last layer is zero at first.
+        seed: seed of the initial weights, or a NumPy generator.
 
     References:
         Germain, Gregor, Murray, Larochelle: MADE, masked autoencoder for distribution estimation.
@@ -123,6 +124,7 @@ class MaskedMLP(nn.Module):
         activation: str = "relu",
         inputs: int = 1,
         order: Sequence[int] | np.ndarray | None = None,
+        zero: bool = True,
         seed: int | np.random.Generator = 0,
     ) -> None:
         super().__init__()
@@ -130,7 +132,7 @@ class MaskedMLP(nn.Module):
         flow_checks.choice("activation", activation, flow_checks.ACTIVATIONS)
         rng = np.random.default_rng(seed)
         sizes = features * inputs, features * outputs, hidden, context
-        drawn = networks.initial_weights(rng, *sizes)
+        drawn = networks.initial_weights(rng, *sizes, zero)
         self.weights = nn.ParameterList(map(as_parameter, drawn.weights))
         self.biases = nn.ParameterList(map(as_parameter, drawn.biases))
         found = drawn.from_context

@@ -52,13 +52,18 @@ def test_flows_of_equal_seeds_are_equal(name: str) -> None:
     equal_weights(ours, theirs)
 
 
-def test_random_orders_of_equal_seeds_are_equal() -> None:
+@pytest.mark.parametrize("name", ["RealNVP", "MAF"])
+@pytest.mark.parametrize("identity", [True, False])
+def test_random_orders_of_equal_seeds_are_equal(name: str, identity: bool) -> None:
     """The orders too, which no weight shows: densities of five layers after the same noise."""
     options: dict[str, Any] = {"transforms": 5, "hidden": (8,), "order": "random", "seed": 3}
-    built = [on.perturbed(dg.flows.RealNVP(6, **options)) for dg, on in SIDES]
+    options |= {"identity": identity}
+    made = [FLOWS[name](dg.flows, 6, 0, **options) for dg, _ in SIDES]
+    equal_weights(*(on.leaves(m) for m, (_, on) in zip(made, SIDES, strict=True)))
+    built = [on.perturbed(m) for m, (_, on) in zip(made, SIDES, strict=True)]
     x = points(5, 6)
     ours, theirs = (on.log_prob(b, x) for b, (_, on) in zip(built, SIDES, strict=True))
     agree(ours, theirs)
     other: dict[str, Any] = options | {"order": "reverse"}
-    reversing = on_numpyro.flows.RealNVP(6, **other)
+    reversing = FLOWS[name](on_numpyro.flows, 6, 0, **other)
     assert np.abs(flows_numpyro.log_prob(flows_numpyro.perturbed(reversing), x) - ours).max() > 0.01

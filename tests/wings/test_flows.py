@@ -256,6 +256,24 @@ def test_random_orders_begin_as_the_identity_and_invert(dg: Any, on: Any, name: 
     close(-log_det, x[1], 1e-4)
 
 
+@pytest.mark.parametrize("name", ["RealNVP", "MAF"])
+def test_a_flow_may_begin_away_from_the_identity(dg: Any, on: Any, name: str) -> None:
+    """Its hidden layers are those of the flow that does; it inverts as that one does."""
+    z = points(50, 6)
+    flow, other = (
+        FLOWS[name](dg.flows, 6, 0, transforms=3, hidden=(8,), identity=identity)
+        for identity in (False, True)
+    )
+    x, log_det = on.push(flow.layer, z)
+    assert np.all(np.abs(x - z).max(0) > 0.03), "every feature is moved"
+    back, log_det_back = on.pull(flow.layer, x)
+    close(back, z, 1e-4)
+    close(-log_det_back, log_det, 1e-4)
+    ours, theirs = on.leaves(flow), on.leaves(other)
+    equal = [key for key in ours if np.array_equal(ours[key], theirs[key])]
+    assert len(equal) == len(ours) // 2, "weights and biases of one layer of two"
+
+
 def test_expanding_and_masking_keep_the_density(dg: Any, on: Any) -> None:
     flow = on.perturbed(dg.flows.IAF(2, hidden=(8,), transforms=2))
     kept, plain = on.expanded_log_prob(flow, (3,))

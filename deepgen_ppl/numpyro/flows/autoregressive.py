@@ -35,7 +35,9 @@ class Autoregressive(Layer):
             their numbers when None.
         fast: "pull" makes densities one pass (as MAF), "push" draws (as IAF).
         activation: "relu", "tanh", "silu", "elu" or "softplus".
-        seed: seed of the initial weights, or a NumPy generator; the layer begins as the identity.
+        identity: whether the layer begins as the identity; otherwise the network's last layer is
+            drawn as the others are.
+        seed: seed of the initial weights, or a NumPy generator.
 
     Raises:
         ValueError: sizes that are no whole numbers, an unknown direction, or no order.
@@ -71,12 +73,13 @@ class Autoregressive(Layer):
         order: Sequence[int] | np.ndarray | None = None,
         fast: str = "pull",
         activation: str = "relu",
+        identity: bool = True,
         seed: int | np.random.Generator = 0,
     ) -> None:
         flow_checks.choice("fast", fast, ("pull", "push"))
         self.univariate = Affine() if univariate is None else univariate
-        options: dict[str, Any] = {"order": order, "activation": activation, "seed": seed}
-        self.net = MaskedMLP(features, self.univariate.size, hidden, context, **options)
+        options: dict[str, Any] = {"order": order, "activation": activation, "zero": identity}
+        self.net = MaskedMLP(features, self.univariate.size, hidden, context, seed=seed, **options)
         numerical = getattr(self.univariate, "max_steps", None) is not None
         self.about = About((features,), context, fast, numerical)
 

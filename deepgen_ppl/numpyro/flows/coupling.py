@@ -32,7 +32,9 @@ class Coupling(Layer):
         hidden: units of each hidden layer of the network.
         along: the way of g itself, "push" (from base to data) or "pull" (from data to base).
         activation: "relu", "tanh", "silu", "elu" or "softplus".
-        seed: seed of the initial weights, or a NumPy generator; the layer begins as the identity.
+        identity: whether the layer begins as the identity; otherwise the network's last layer is
+            drawn as the others are.
+        seed: seed of the initial weights, or a NumPy generator.
 
     Raises:
         ValueError: fewer than two features, sizes that are no whole numbers, or an unknown way.
@@ -66,6 +68,7 @@ class Coupling(Layer):
         *,
         along: str = "push",
         activation: str = "relu",
+        identity: bool = True,
         seed: int | np.random.Generator = 0,
     ) -> None:
         flow_checks.sizes(features, context, hidden, 2, "A coupling")
@@ -73,7 +76,7 @@ class Coupling(Layer):
         self.univariate = Affine() if univariate is None else univariate
         stay = features // 2
         outputs = self.univariate.size * (features - stay)
-        options: dict[str, Any] = {"activation": activation, "zero": True, "seed": seed}
+        options: dict[str, Any] = {"activation": activation, "zero": identity, "seed": seed}
         self.net = MLP(stay, outputs, hidden, context, **options)
         self.about, self.along = About((features,), context), along
 
