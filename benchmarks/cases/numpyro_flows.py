@@ -25,19 +25,25 @@ BATCH = 1024
 TORCH = ("Zuko", "Pyro")
 
 
-def ours_of(name: str, size: int, seed: int = 0):
+def ours_of(name: str, size: int, seed: int = 0, **own: bool):
     """Ours: 8 couplings of 8 bins or of affine maps, or 5 masked layers, networks of 128 x 2 units.
+
+    Args:
+        name: "nsf", "maf" or "realnvp".
+        size: number of features.
+        seed: seed of the weights.
+        **own: further options of the flow.
 
     Returns:
         The parameters, and functions of them for densities and draws.
     """
     if name == "nsf":
         options = {"transforms": 8, "bins": 8, "bound": 5.0}
-        flow = dg.flows.NSF(size, hidden=(128, 128), seed=seed, **options)
+        flow = dg.flows.NSF(size, hidden=(128, 128), seed=seed, **options, **own)
     elif name == "maf":
-        flow = dg.flows.MAF(size, transforms=5, hidden=(128, 128), seed=seed)
+        flow = dg.flows.MAF(size, transforms=5, hidden=(128, 128), seed=seed, **own)
     else:
-        flow = dg.flows.RealNVP(size, transforms=8, hidden=(128, 128), seed=seed)
+        flow = dg.flows.RealNVP(size, transforms=8, hidden=(128, 128), seed=seed, **own)
     learned, static = eqx.partition(flow, eqx.is_inexact_array)
     return (
         learned,

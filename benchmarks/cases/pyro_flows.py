@@ -14,14 +14,14 @@ VARIANTS = (
 )  # fmt: skip
 
 
-def flow_of(name: str, size: int, seed: int = 0):
+def flow_of(name: str, size: int, seed: int = 0, **own: bool):
     """Ours: 8 couplings of splines or of affine maps, or 5 masked layers, of 128 x 2 units."""
     if name == "nsf":
         options = {"transforms": 8, "bins": 8, "bound": 5.0}
-        return dg.flows.NSF(size, hidden=UNITS, seed=seed, **options)
+        return dg.flows.NSF(size, hidden=UNITS, seed=seed, **options, **own)
     if name == "maf":
-        return dg.flows.MAF(size, transforms=5, hidden=UNITS, seed=seed)
-    return dg.flows.RealNVP(size, transforms=8, hidden=UNITS, seed=seed)
+        return dg.flows.MAF(size, transforms=5, hidden=UNITS, seed=seed, **own)
+    return dg.flows.RealNVP(size, transforms=8, hidden=UNITS, seed=seed, **own)
 
 
 def build(variant: str, quick: bool) -> Case:

@@ -2,11 +2,13 @@
 
     python benchmarks/studies/flow_densities.py --data protein --flow NSF --peer flowjax
     python benchmarks/studies/flow_densities.py --data miniboone --flow MAF --peer zuko
+    python benchmarks/studies/flow_densities.py --data energy --flow MAF --drawn
 
 Data are the first 1,523 rows of MINIBOONE and regression sets of UCI (inputs and output),
 standardised. A tenth of the rows is held out, a tenth of the others stops training: Adam at 1e-3,
 batches of 256, until the score of the validation rows has not risen for 30 epochs; the best
-parameters are kept. Both sides see the same batches in the same order.
+parameters are kept. Both sides see the same batches in the same order. Ours begins as the identity,
+or, with `--drawn`, with last layers of its networks drawn, as the peers' are.
 """
 
 from __future__ import annotations
@@ -128,21 +130,23 @@ def on_torch(flow: Any, parts: Any, seed: int, most: int) -> tuple[Any, int, int
     return found, number, sum(p.numel() for p in flow.parameters())
 
 
-def contenders(name: str, size: int, peer: str, parts: Any, seed: int, most: int) -> Iterator[Any]:
+def contenders(options: argparse.Namespace, size: int, parts: Any, seed: int) -> Iterator[Any]:
     """Yield the name and what came of each side."""
-    flow = name.lower()
-    if peer == "zuko":
+    flow, most = options.flow.lower(), options.epochs
+    own = {"identity": False} if options.drawn else {}
+    if options.peer == "zuko":
         from benchmarks.baselines.flows_torch import zuko_of
         from benchmarks.cases import pyro_flows
 
-        yield "ours", on_torch(pyro_flows.flow_of(flow, size, seed), parts, seed, most)
+        yield "ours", on_torch(pyro_flows.flow_of(flow, size, seed, **own), parts, seed, most)
         yield "zuko", on_torch(zuko_of(flow, size, seed), parts, seed, most)
         return
     from benchmarks.cases import numpyro_flows
 
-    for side in (numpyro_flows.ours_of, numpyro_flows.theirs_of):
-        learned, log_prob, _ = side(flow, size, seed)
-        yield side.__name__.split("_")[0], on_jax(learned, log_prob, parts, seed, most)
+    learned, log_prob, _ = numpyro_flows.ours_of(flow, size, seed, **own)
+    yield "ours", on_jax(learned, log_prob, parts, seed, most)
+    learned, log_prob, _ = numpyro_flows.theirs_of(flow, size, seed)
+    yield "flowjax", on_jax(learned, log_prob, parts, seed, most)
 
 
 def main() -> None:
@@ -155,13 +159,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--epochs", type=int, default=400)
+    parser.add_argument(
+        "--drawn", action="store_true", help="ours begins away from the identity (not NSF)"
+    )
     options = parser.parse_args()
     x = rows_of(options.data)
     gaps = []
     for seed in range(options.first, options.first + options.seeds):
         parts, scores = split(x, seed), []
-        made = contenders(options.flow, x.shape[1], options.peer, parts, seed, options.epochs)
-        for name, (found, number, size) in made:
+        for name, (found, number, size) in contenders(options, x.shape[1], parts, seed):
             error = found.std() / np.sqrt(len(found))
             print(
                 f"{options.data} {options.flow} seed {seed} {name:7} test {found.mean():.3f} "

@@ -114,6 +114,8 @@ class MaskedMLP(nn.Module):
         torch.Size([5, 2, 3])
     """
 
+    order: Tensor | None
+
     def __init__(
         self,
         features: int,

@@ -221,6 +221,13 @@ def adam(rate: float) -> Any:
 
 
 unit_interval = dist.constraints.unit_interval
+positive = dist.constraints.positive
+
+
+def unconstrained(density: Any, value: float) -> np.ndarray:
+    """A number as chains and guides map it into the density's support."""
+    event = np.full(density.event_shape, value, np.float32)
+    return np.asarray(dist.biject_to(density.support)(event))
 
 
 def by_hand(name: str, x: Any) -> tuple[np.ndarray, np.ndarray]:

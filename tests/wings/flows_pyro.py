@@ -195,6 +195,13 @@ def adam(rate: float) -> Any:
 
 
 unit_interval = dist.constraints.unit_interval
+positive = dist.constraints.positive
+
+
+def unconstrained(density: Any, value: float) -> np.ndarray:
+    """A number as chains and guides map it into the density's support."""
+    event = torch.full(density.event_shape, value)
+    return torch.distributions.biject_to(density.support)(event).numpy()
 
 
 def by_hand(name: str, x: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -372,6 +372,8 @@ def test_features_see_those_before_them_in_the_order(dg: Any, on: Any) -> None:
     assert np.abs(sorted_[..., *np.tril_indices(4, -1)]).min() > 1e-6
 
 
+HOLED = np.array([[0.0, 1.0], [np.nan, 2.0], [1.0, 0.0], [2.0, 2.0]], np.float32)
+
 BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
     "one feature": (lambda f: f.RealNVP(1), "features >= 2"),
     "no features": (lambda f: f.MAF(0), "features must be a whole number"),
@@ -400,6 +402,8 @@ BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda f: f.Logit(2, 4.0, 0.0)().inv(np.full((3, 2), -1.0)),
         "3 of 3 rows are outside",
     ),
+    "NaN to scale by": (lambda f: f.standardised(f.MAF(2), HOLED), "NaN in 1 of 4 rows: 1"),
+    "NaN to begin from": (lambda f: f.initialised(f.NICE(2), HOLED), "NaN in 1 of 4 rows: 1"),
     "no context": (lambda f: f.MAF(2, 3)(), "call it with a context of shape"),
     "too much": (lambda f: f.MAF(2)(np.ones((4, 3))), "made without context"),
     "context size": (lambda f: f.MAF(2, 3)(np.ones((4, 2))), "last axis must have 3"),
@@ -413,6 +417,18 @@ def test_bad_input_is_refused_with_the_cure(dg: Any, name: str) -> None:
         act(dg.flows)
 
 
+def test_a_flow_on_a_support_has_it(dg: Any, on: Any) -> None:
+    """For chains and guides, which ask the distribution; rows outside are named, expanded too."""
+    flow = on.perturbed(dg.flows.MAF(2, hidden=(8,), support=on.positive))
+    assert np.all(on.draw(flow, shape=(20,))[0] > 0)
+    x = np.array([[1.0, 2.0], [-1.0, 2.0], [3.0, 0.5], [1.0, -0.1]], np.float32)
+    for density in (flow(), flow().expand((4,))):
+        assert np.all(on.unconstrained(density, -3.0) > 0)
+        with pytest.raises(ValueError, match=r"2 of 4 rows are outside the support .* rows 1, 3"):
+            on.log_prob(lambda _, d=density: d, x)
+    assert np.all(np.isfinite(on.log_prob(flow, np.abs(x))))
+
+
 def test_an_inverse_that_does_not_converge_is_refused_by_rows(dg: Any, on: Any) -> None:
     f = dg.flows
     slow = f.Autoregressive(2, univariate=f.Sigmoids(3, max_steps=2), hidden=(4,))
@@ -424,8 +440,9 @@ def test_an_inverse_that_does_not_converge_is_refused_by_rows(dg: Any, on: Any) 
 
 
 def test_check_flow_finds_what_is_wrong(dg: Any, on: Any) -> None:
-    with pytest.raises(TypeError, match="takes a flow"):
-        dg.check_flow(3)
+    for act in (dg.check_flow, dg.flows.dequantised, dg.flows.program):
+        with pytest.raises(TypeError, match="takes a flow"):
+            act(3)
     with pytest.raises(ValueError, match="Pass one context"):
         dg.check_flow(dg.flows.MAF(2, 1), np.ones((3, 1)))
     wide = dg.flows.Flow(dg.flows.Standardise(np.zeros(2), np.array([1e12, 1e-12])))

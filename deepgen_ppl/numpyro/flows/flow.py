@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Float
 from numpyro.contrib.module import eqx_module
 
-from deepgen_ppl import flow_checks
+from deepgen_ppl import data_checks, flow_checks
 from deepgen_ppl.numpyro.flows.actnorm import Standardise
 from deepgen_ppl.numpyro.flows.layer import Chain, Context, FlowDistribution, Layer
 
@@ -154,7 +154,7 @@ def standardised(flow: Flow, x: Float[Array, "rows ..."]) -> Flow:
         x: the data.
 
     Raises:
-        ValueError: a column of the data is constant, or the data do not fit the flow.
+        ValueError: a column of the data is constant, the data hold NaN or do not fit the flow.
 
     Example:
         >>> import deepgen_ppl.numpyro as dg
@@ -164,6 +164,7 @@ def standardised(flow: Flow, x: Float[Array, "rows ..."]) -> Flow:
         True
     """
     flow_checks.check_event(np.shape(x), flow.event_shape)
+    data_checks.check_nan("x", np.asarray(x))
     end = Standardise.of(np.asarray(x), len(flow.event_shape))
     return Flow(Chain((flow.layer, end)), flow.support)
 
@@ -175,6 +176,9 @@ def initialised(flow: Flow, x: Float[Array, "rows ..."], context: Context = None
         flow: the flow.
         x: a batch of data.
         context: its context.
+
+    Raises:
+        ValueError: the batch holds NaN or does not fit the flow.
 
     References:
         Kingma, Dhariwal: Glow, generative flow with invertible 1x1 convolutions. NeurIPS 2018.
@@ -189,6 +193,7 @@ def initialised(flow: Flow, x: Float[Array, "rows ..."], context: Context = None
     """
     x = jnp.asarray(x, float)
     flow_checks.check_event(x.shape, flow.event_shape)
+    data_checks.check_nan("x", np.asarray(x))
     if flow.support is not None:
         x = jnp.asarray(dist.biject_to(flow.support).inv(x))
     return Flow(flow.layer.initialise(x, context)[0], flow.support)

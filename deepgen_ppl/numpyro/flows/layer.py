@@ -192,6 +192,7 @@ class FlowDistribution(dist.TransformedDistribution):
             if isinstance(transform, FlowTransform):
                 value, log_det = transform.pull(value)
             else:
+                _refuse_outside(transform, value, batch_dim)
                 end, value = value, jnp.asarray(transform.inv(value))
                 log_det = -jnp.asarray(transform.log_abs_det_jacobian(value, end))
             total = total + sum_rightmost(log_det, batch_dim)
@@ -208,6 +209,16 @@ class FlowDistribution(dist.TransformedDistribution):
         """
         value, intermediates = self.sample_with_intermediates(key, sample_shape)
         return jnp.asarray(value), self.log_prob(jnp.asarray(value), intermediates)
+
+
+def _refuse_outside(transform: Any, value: Array, dims: int) -> None:
+    """Refuse finite rows outside the values of a transform; compiled code has NaN there."""
+    if isinstance(value, Tracer) or transform.codomain is constraints.real:
+        return
+    within = constraints.independent(transform.codomain, dims) if dims else transform.codomain
+    axes = tuple(range(-within.event_dim, 0))
+    inside = within(value) | ~jnp.isfinite(value).all(axes)
+    flow_checks.refuse_outside(np.asarray(inside), f"the support ({transform.codomain})")
 
 
 class Chain(Layer):

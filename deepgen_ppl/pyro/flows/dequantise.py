@@ -48,6 +48,7 @@ def dequantised(flow: Flow, noise: Flow | None = None) -> Dequantised:
 
     Raises:
         ValueError: the noise has another size than the data.
+        TypeError: what is given is no flow.
 
     References:
         Theis, van den Oord, Bethge: A note on the evaluation of generative models. ICLR 2016.
@@ -64,6 +65,8 @@ def dequantised(flow: Flow, noise: Flow | None = None) -> Dequantised:
         >>> bool(np.isfinite(bits_per_dimension(fit.losses[-1], 2)))
         True
     """
+    if not isinstance(flow, Flow):
+        raise TypeError(f"dequantised takes a flow of dg.flows, not {type(flow).__name__}.")
     shape = flow.event_shape
     size = math.prod(shape)
     if noise is not None and (noise.event_shape != (size,) or noise.context != size):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from deepgen_ppl import flow_checks
+from deepgen_ppl import data_checks, flow_checks
 from deepgen_ppl.pyro.flows.actnorm import Standardise
 from deepgen_ppl.pyro.flows.layer import Chain, Context, FlowDistribution, Layer
 
@@ -78,7 +78,7 @@ class Flow(nn.Module):
         normal: Any = dist.Normal(like.new_zeros(()), like.new_ones(()))
         base = normal.expand((*batch, *self.event_shape)).to_event(len(self.event_shape))
         ends = [] if self.support is None else [biject_to(self.support)]
-        return FlowDistribution(base, [transform, *ends])
+        return FlowDistribution(base, [transform, *ends], self.support)
 
 
 def program(flow: Flow, name: str = "flow") -> Callable[..., None]:
@@ -153,7 +153,7 @@ def standardised(flow: Flow, x: Float[Tensor, "rows ..."]) -> Flow:
         x: the data.
 
     Raises:
-        ValueError: a column of the data is constant, or the data do not fit the flow.
+        ValueError: a column of the data is constant, the data hold NaN or do not fit the flow.
 
     Example:
         >>> import deepgen_ppl.pyro as dg
@@ -163,6 +163,7 @@ def standardised(flow: Flow, x: Float[Tensor, "rows ..."]) -> Flow:
         True
     """
     flow_checks.check_event(np.shape(x), flow.event_shape)
+    data_checks.check_nan("x", np.asarray(x))
     end = Standardise.of(np.asarray(x), len(flow.event_shape))
     return Flow(Chain((flow.layer, end)), flow.support)
 
@@ -174,6 +175,9 @@ def initialised(flow: Flow, x: Float[Tensor, "rows ..."], context: Context = Non
         flow: the flow.
         x: a batch of data.
         context: its context.
+
+    Raises:
+        ValueError: the batch holds NaN or does not fit the flow.
 
     References:
         Kingma, Dhariwal: Glow, generative flow with invertible 1x1 convolutions. NeurIPS 2018.
@@ -188,6 +192,7 @@ def initialised(flow: Flow, x: Float[Tensor, "rows ..."], context: Context = Non
     """
     x = torch.as_tensor(x, dtype=torch.get_default_dtype())
     flow_checks.check_event(x.shape, flow.event_shape)
+    data_checks.check_nan("x", x.cpu().numpy())
     with torch.no_grad():
         if flow.support is not None:
             x = biject_to(flow.support).inv(x)

@@ -202,9 +202,43 @@ class FlowDistribution(dist.TransformedDistribution):
 
     The density of its own latest draw takes none: the draw is known by identity, and only as long
     as neither it nor a parameter has changed; the result is that of the pass.
+
+    Args:
+        base: the base.
+        transforms: transforms from the base to the values.
+        support: constraint of the values, where the transforms' own says less: torch's map onto
+            the positive numbers has all real ones for its values.
     """
 
     _drawn: Drawn | None = None
+
+    def __init__(self, base: Any, transforms: Sequence[Any], support: Any = None) -> None:
+        self._support = support
+        super().__init__(base, list(transforms))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
+        """Return independent copies."""
+        found = self._get_checked_instance(FlowDistribution, _instance)
+        found._support = self._support
+        return super().expand(batch_shape, found)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self) -> Any:
+        """The values that it has a density of."""
+        within = self._support
+        if within is None:
+            return super().support
+        dims = len(self.event_shape) - within.event_dim
+        return constraints.independent(within, dims) if dims else within
+
+    def _validate_sample(self, value: Any) -> None:
+        """Refuse finite rows outside the support by number, then as torch does."""
+        if self._support is not None and is_concrete(value):
+            flow_checks.check_event(value.shape, self.event_shape)
+            axes = tuple(range(-len(self.event_shape), 0))
+            inside = self.support.check(value) | ~torch.isfinite(value).all(axes)
+            flow_checks.refuse_outside(inside.cpu().numpy(), f"the support ({self._support})")
+        super()._validate_sample(value)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Return draws that carry gradients."""
