@@ -234,8 +234,8 @@ def permutation(order: Any, seed: int | np.random.Generator = 0) -> np.ndarray:
     return order_of(order, np.size(order))
 
 
-def order_of(order: Any, features: int) -> np.ndarray | None:
-    """Return an order of a number of features as integers, None for that of their numbers.
+def order_of(order: Any, features: int) -> np.ndarray:
+    """Return an order of a number of features as integers.
 
     Raises:
         ValueError: it is no permutation, or one of another number of features.
@@ -246,8 +246,6 @@ def order_of(order: Any, features: int) -> np.ndarray | None:
         ...
         ValueError: an order of 3 features must hold each of 0 to 2 once, got [1, 0].
     """
-    if order is None:
-        return None
     found = np.asarray(order)
     if found.ndim != 1 or sorted(found.tolist()) != list(range(features)):
         raise ValueError(

@@ -148,7 +148,7 @@ class MaskedMLP(eqx.Module):
         self.from_context = None if found is None else jnp.asarray(found, float)
         self.features, self.outputs, self.hidden = features, outputs, tuple(hidden)
         self.context, self.activation, self.inputs = context, activation, inputs
-        self.order = flow_checks.order_of(order, features)
+        self.order = None if order is None else flow_checks.order_of(order, features)
 
     @property
     def masked(self) -> tuple[Array, ...]:

@@ -141,7 +141,7 @@ class MaskedMLP(nn.Module):
         self.from_context = None if found is None else as_parameter(found)
         self.features, self.outputs, self.hidden = features, outputs, tuple(hidden)
         self.context, self.activation, self.inputs = context, activation, inputs
-        order = flow_checks.order_of(order, features)
+        order = None if order is None else flow_checks.order_of(order, features)
         self.register_buffer("order", None if order is None else torch.as_tensor(order))
         masks = networks.masks(features, hidden, outputs, context, inputs, order)
         dtype = torch.get_default_dtype()  # a product with bits would convert them each time
