@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from deepgen_ppl import flow_checks
@@ -112,12 +113,15 @@ def _in_blocks(
     """Move values with the parameters of one kind side by side, some rows' at a time.
 
     Vector instructions need long runs of numbers that are treated alike; runs that are too long
-    push each other out of the cache.
+    push each other out of the cache. On processors blocks are gone through one after the other by a
+    loop, whose results are kept as they come: without one XLA puts gradients into the order of rows
+    while it computes them, number by number.
     """
     batch = jnp.broadcast_shapes(value.shape[:-1], params.shape[:-2])
     kinds, features = params.shape[-2:]
     number = math.prod(batch)
-    blocks = max(1, -(-number * features // _LANES))
+    least = 2 if number * features >= _LANES // 8 else 1
+    blocks = max(1, min(number, max(least, -(-number * features // _LANES))))
     rows = -(-number // blocks)
     value = jnp.broadcast_to(value, (*batch, features)).reshape(number, features)
     params = jnp.broadcast_to(params, (*batch, kinds, features)).reshape(number, kinds, features)
@@ -126,7 +130,9 @@ def _in_blocks(
         params = jnp.pad(params, ((0, missing), (0, 0), (0, 0)))
     params = params.reshape(blocks, rows, kinds, features).swapaxes(1, 2)
     lanes = rows * features
-    moved, log_slope = move(value.reshape(blocks, lanes), params.reshape(blocks, kinds, lanes))
+    sides = value.reshape(blocks, lanes), params.reshape(blocks, kinds, lanes)
+    loops = blocks > 1 and jax.default_backend() == "cpu"
+    moved, log_slope = lax.map(lambda side: move(*side), sides) if loops else move(*sides)
     shape = (*batch, features)
     moved, log_slope = (part.reshape(-1, features)[:number] for part in (moved, log_slope))
     return moved.reshape(shape), log_slope.reshape(shape)
