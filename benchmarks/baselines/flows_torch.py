@@ -69,6 +69,7 @@ def worker(
     kind: str,
     calls: int,
     times: int = 1,
+    compiled: bool = False,
 ) -> Callable[[], Callable[[int], Run]]:
     """Return how a contender prepares: `calls` batches of densities, training steps or draws.
 
@@ -79,6 +80,7 @@ def worker(
         kind: "log_prob", "train" or "sample".
         calls: batches in a run.
         times: the seconds told are those of so many runs, where fewer batches tell enough.
+        compiled: whether `torch.compile` makes the densities, with their gradients.
     """
     x = torch.randn(BATCH, size, generator=torch.Generator().manual_seed(0))
 
@@ -86,17 +88,22 @@ def worker(
         flow = make(name, size)
         optimizer = torch.optim.Adam(flow.parameters(), 1e-3, fused=True)
 
+        def log_prob(x: torch.Tensor) -> torch.Tensor:
+            return flow().log_prob(x)
+
+        density = torch.compile(log_prob) if compiled else log_prob
+
         def once() -> None:
             if kind == "train":
                 optimizer.zero_grad()
-                (-flow().log_prob(x.clone()).mean()).backward()
+                (-density(x.clone()).mean()).backward()
                 optimizer.step()
                 return
             with torch.no_grad():
                 if kind == "sample":
                     flow().sample((BATCH,))
                 else:
-                    flow().log_prob(x.clone())
+                    density(x.clone())
 
         def run(seed: int) -> Run:
             torch.manual_seed(seed)
