@@ -38,11 +38,12 @@ def images(data: str) -> tuple[np.ndarray, np.ndarray, int]:
     return found[0], found[1], 256
 
 
-def body(dg: Any, flow: str, side: int, levels: int, width: int) -> Any:
+def body(dg: Any, options: argparse.Namespace, side: int, levels: int) -> Any:
     """Return the flow of images of this side."""
-    f = dg.flows
-    if flow == "Glow":
-        return f.Glow((side, side, 1), scales=2, steps=4, channels=width, levels=float(levels))
+    f, width = dg.flows, options.width
+    if options.flow == "Glow":
+        sizes = {"scales": options.scales, "steps": options.depth, "channels": width}
+        return f.Glow((side, side, 1), levels=float(levels), **sizes)
     size = side * side
     inner = f.RealNVP(size, transforms=6, hidden=(2 * width, 2 * width))
     return f.Flow(f.Chain([inner.layer, f.Logit(size, levels=float(levels))]))
@@ -75,6 +76,10 @@ def main() -> None:
     parser.add_argument("--flow", choices=("RealNVP", "Glow"), default="Glow")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument(
+        "--scales", type=int, default=2, help="scales of Glow, each of half the side"
+    )
+    parser.add_argument("--depth", type=int, default=4, help="steps of Glow at each scale")
     parser.add_argument("--test", type=int, default=1000, help="held-out images that are scored")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
@@ -89,7 +94,7 @@ def main() -> None:
     else:
         train, test = (x.reshape(len(x), -1) for x in (train, test))
     side = train.shape[1] if options.flow == "Glow" else math.isqrt(pixels)
-    flow = body(dg, options.flow, side, levels, options.width)
+    flow = body(dg, options, side, levels)
     noise = np.random.default_rng(0).random((256, *train.shape[1:]), np.float32)
     flow = dg.flows.initialised(flow, train[:256] + noise)
     pair = dg.flows.dequantised(flow)
