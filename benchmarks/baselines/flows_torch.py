@@ -24,6 +24,8 @@ def zuko_of(name: str, size: int, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     if name == "nsf":
         return zuko.flows.NSF(size, transforms=8, bins=8, passes=2, hidden_features=UNITS)
+    if name == "nsf-autoregressive":
+        return zuko.flows.NSF(size, transforms=5, bins=8, hidden_features=UNITS)
     if name == "maf":
         return zuko.flows.MAF(size, transforms=5, hidden_features=UNITS)
     return zuko.flows.MAF(size, transforms=8, passes=2, hidden_features=UNITS)

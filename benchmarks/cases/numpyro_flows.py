@@ -29,7 +29,7 @@ def ours_of(name: str, size: int, seed: int = 0, **own: bool):
     """Ours: 8 couplings of 8 bins or of affine maps, or 5 masked layers, networks of 128 x 2 units.
 
     Args:
-        name: "nsf", "maf" or "realnvp".
+        name: "nsf", "nsf-autoregressive", "maf" or "realnvp".
         size: number of features.
         seed: seed of the weights.
         **own: further options of the flow.
@@ -39,6 +39,9 @@ def ours_of(name: str, size: int, seed: int = 0, **own: bool):
     """
     if name == "nsf":
         options = {"transforms": 8, "bins": 8, "bound": 5.0}
+        flow = dg.flows.NSF(size, hidden=(128, 128), seed=seed, **options, **own)
+    elif name == "nsf-autoregressive":
+        options = {"transforms": 5, "bins": 8, "bound": 5.0, "autoregressive": True}
         flow = dg.flows.NSF(size, hidden=(128, 128), seed=seed, **options, **own)
     elif name == "maf":
         flow = dg.flows.MAF(size, transforms=5, hidden=(128, 128), seed=seed, **own)
@@ -54,15 +57,15 @@ def ours_of(name: str, size: int, seed: int = 0, **own: bool):
 
 def theirs_of(name: str, size: int, seed: int = 0):
     """The same of flowjax."""
-    base = distributions.Normal(jnp.zeros(size))
-    options = {"base_dist": base, "nn_depth": 2, "nn_width": 128, "invert": name == "maf"}
-    if name == "maf":
+    base, masked = distributions.Normal(jnp.zeros(size)), name in ("maf", "nsf-autoregressive")
+    options = {"base_dist": base, "nn_depth": 2, "nn_width": 128, "invert": masked}
+    spline = bijections.RationalQuadraticSpline(knots=7, interval=5)  # inner knots of 8 bins
+    moved = spline if name.startswith("nsf") else bijections.Affine()
+    if masked:
         flow = theirs.masked_autoregressive_flow(
-            jax.random.key(seed), transformer=bijections.Affine(), flow_layers=5, **options
+            jax.random.key(seed), transformer=moved, flow_layers=5, **options
         )
     else:
-        spline = bijections.RationalQuadraticSpline(knots=7, interval=5)  # inner knots of 8 bins
-        moved = spline if name == "nsf" else bijections.Affine()
         flow = theirs.coupling_flow(
             jax.random.key(seed), transformer=moved, flow_layers=8, **options
         )

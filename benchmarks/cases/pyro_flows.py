@@ -19,6 +19,9 @@ def flow_of(name: str, size: int, seed: int = 0, **own: bool):
     if name == "nsf":
         options = {"transforms": 8, "bins": 8, "bound": 5.0}
         return dg.flows.NSF(size, hidden=UNITS, seed=seed, **options, **own)
+    if name == "nsf-autoregressive":
+        options = {"transforms": 5, "bins": 8, "bound": 5.0, "autoregressive": True}
+        return dg.flows.NSF(size, hidden=UNITS, seed=seed, **options, **own)
     if name == "maf":
         return dg.flows.MAF(size, transforms=5, hidden=UNITS, seed=seed, **own)
     return dg.flows.RealNVP(size, transforms=8, hidden=UNITS, seed=seed, **own)

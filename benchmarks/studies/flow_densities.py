@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.data import SHARED
 
 BATCH, PATIENCE = 256, 30
+FLOWS = ("MAF", "NSF", "NSF-autoregressive", "RealNVP")
 
 
 def rows_of(name: str) -> np.ndarray:
@@ -154,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sets = ("miniboone", "protein", "wine", "concrete", "energy", "yacht")
     parser.add_argument("--data", choices=sets, default="miniboone")
-    parser.add_argument("--flow", choices=("MAF", "NSF", "RealNVP"), default="MAF")
+    parser.add_argument("--flow", choices=FLOWS, default="MAF")
     parser.add_argument("--peer", choices=("flowjax", "zuko"), default="flowjax")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
