@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deepgen_ppl import flow_checks
+
 
 class Weights(NamedTuple):
     """Initial weights of a network.
@@ -147,9 +149,7 @@ def reorderings(features: int, layers: int, rng: np.random.Generator) -> list[np
     return [np.argsort(before)[after] for before, after in pairwise(orders)]
 
 
-def orders(
-    features: int, layers: int, kind: str, seed: int | np.random.Generator = 0
-) -> list[np.ndarray]:
+def orders(features: int, layers: int, kind: str, seed: int = 0) -> list[np.ndarray]:
     """Return the orders in which autoregressive layers see the features, from base to data.
 
     The layer next to the data sees them in the order of their numbers.
@@ -158,13 +158,19 @@ def orders(
         features: number of features.
         layers: number of layers.
         kind: "reverse" turns the order round from layer to layer, "random" draws another one.
-        seed: seed of the orders, or a NumPy generator.
+        seed: seed of the flow; orders are drawn beside its weights, from a stream of their own.
+
+    Raises:
+        ValueError: sizes that are no whole numbers, or another kind.
 
     Example:
         >>> [order.tolist() for order in orders(3, 2, "reverse")]
         [[2, 1, 0], [0, 1, 2]]
     """
-    rng = np.random.default_rng(seed)
+    flow_checks.whole("transforms", layers)
+    flow_checks.whole("features", features)
+    flow_checks.choice("order", kind, flow_checks.ORDERS)
+    rng = np.random.default_rng((seed, 1))
     found = [np.arange(features)]
     while len(found) < layers:
         drawn = found[-1][::-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import flowjax.bijections as bijections
 import flowjax.distributions as distributions
@@ -25,7 +27,7 @@ BATCH = 1024
 TORCH = ("Zuko", "Pyro")
 
 
-def ours_of(name: str, size: int, seed: int = 0, **own: bool):
+def ours_of(name: str, size: int, seed: int = 0, **own: Any):
     """Ours: 8 couplings of 8 bins or of affine maps, or 5 masked layers, networks of 128 x 2 units.
 
     Args:
@@ -37,12 +39,10 @@ def ours_of(name: str, size: int, seed: int = 0, **own: bool):
     Returns:
         The parameters, and functions of them for densities and draws.
     """
-    if name == "nsf":
-        options = {"transforms": 8, "bins": 8, "bound": 5.0}
-        flow = dg.flows.NSF(size, hidden=(128, 128), seed=seed, **options, **own)
-    elif name == "nsf-autoregressive":
-        options = {"transforms": 5, "bins": 8, "bound": 5.0, "autoregressive": True}
-        flow = dg.flows.NSF(size, hidden=(128, 128), seed=seed, **options, **own)
+    if name.startswith("nsf"):
+        masked = name == "nsf-autoregressive"
+        own |= {"autoregressive": masked, "transforms": 5 if masked else 8}
+        flow = dg.flows.NSF(size, hidden=(128, 128), bins=8, bound=5.0, seed=seed, **own)
     elif name == "maf":
         flow = dg.flows.MAF(size, transforms=5, hidden=(128, 128), seed=seed, **own)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import deepgen_ppl.pyro as dg
 from benchmarks.baselines.flows_torch import BATCH, UNITS, PyroFlow, worker, zuko_of
 from benchmarks.case import Case, Contender, Target
@@ -14,14 +16,12 @@ VARIANTS = (
 )  # fmt: skip
 
 
-def flow_of(name: str, size: int, seed: int = 0, **own: bool):
+def flow_of(name: str, size: int, seed: int = 0, **own: Any):
     """Ours: 8 couplings of splines or of affine maps, or 5 masked layers, of 128 x 2 units."""
-    if name == "nsf":
-        options = {"transforms": 8, "bins": 8, "bound": 5.0}
-        return dg.flows.NSF(size, hidden=UNITS, seed=seed, **options, **own)
-    if name == "nsf-autoregressive":
-        options = {"transforms": 5, "bins": 8, "bound": 5.0, "autoregressive": True}
-        return dg.flows.NSF(size, hidden=UNITS, seed=seed, **options, **own)
+    if name.startswith("nsf"):
+        masked = name == "nsf-autoregressive"
+        own |= {"autoregressive": masked, "transforms": 5 if masked else 8}
+        return dg.flows.NSF(size, hidden=UNITS, bins=8, bound=5.0, seed=seed, **own)
     if name == "maf":
         return dg.flows.MAF(size, transforms=5, hidden=UNITS, seed=seed, **own)
     return dg.flows.RealNVP(size, transforms=8, hidden=UNITS, seed=seed, **own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,16 +60,9 @@ def autoregressive_layers(
     **options: Any,
 ) -> Layer:
     """Return autoregressive layers, each of which sees the features in an order of its own."""
-    flow_checks.whole("transforms", transforms)
-    flow_checks.whole("features", features)
-    flow_checks.choice("order", order, flow_checks.ORDERS)
-    orders = iter(networks.orders(features, transforms, order, np.random.default_rng((seed, 1))))
-
-    def make(rng: np.random.Generator) -> Layer:
-        own: dict[str, Any] = {"order": next(orders), "seed": rng, **options}
-        return Autoregressive(features, context, univariate, hidden, **own)
-
-    return stacked(make, transforms, seed)
+    orders = iter(networks.orders(features, transforms, order, seed))
+    make = partial(Autoregressive, features, context, univariate, hidden, **options)
+    return stacked(lambda rng: make(order=next(orders), seed=rng), transforms, seed)
 
 
 def NICE(
